@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The device: contexts, resource ids and host blobs, and the checks of whatever
+ * a guest says about them. Memory comes from an allocator and is placed by a
+ * mapper; neither is called with a value that was not checked here.
+ */
+#include "hostblob.h"
+
+#include <errno.h>
+#include <linux/virtio_gpu.h>
+#include <search.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define BLOB_FLAGS (VIRTIO_GPU_BLOB_FLAG_USE_MAPPABLE | VIRTIO_GPU_BLOB_FLAG_USE_SHAREABLE | \
+		    VIRTIO_GPU_BLOB_FLAG_USE_CROSS_DEVICE)
+
+struct range {
+	uint64_t offset;
+	uint64_t size;
+};
+
+/* The id comes first in both: by_id() serves both trees and bare ids. */
+struct context {
+	uint32_t id;
+};
+
+struct resource {
+	uint32_t id;
+	bool is_blob; /* or else the VMM's own */
+	bool mapped;
+	uint32_t context_id;
+	uint32_t blob_flags;
+	uint64_t blob_id;
+	struct hostblob_buffer buffer;
+	struct range range; /* in the window, while mapped */
+	struct hostblob_device *device;
+};
+
+struct hostblob_device {
+	struct hostblob_config config;
+	struct hostblob_limits limits;
+	struct hostblob_usage usage;
+	uint64_t page_size;
+	void *contexts;	 /* trees of <search.h> */
+	void *resources;
+	void *mapped; /* of struct range */
+};
+
+static int by_id(const void *a, const void *b)
+{
+	const uint32_t *left = a, *right = b;
+
+	return (*left > *right) - (*left < *right);
+}
+
+/* Ranges that overlap are equal, so that looking one up finds what is in its way. */
+static int by_place(const void *a, const void *b)
+{
+	const struct range *left = a, *right = b;
+
+	if (left->offset + left->size <= right->offset)
+		return -1;
+	return right->offset + right->size <= left->offset;
+}
+
+static void *find(void *const *tree, const uint32_t *id)
+{
+	void *const *node = tfind(id, tree, by_id);
+
+	return node ? *node : NULL;
+}
+
+static struct resource *find_blob(const struct hostblob_device *device, uint32_t id)
+{
+	struct resource *resource = find(&device->resources, &id);
+
+	return resource && resource->is_blob ? resource : NULL;
+}
+
+static void nothing(void *unused)
+{
+	(void)unused;
+}
+
+int hostblob_device_create(const struct hostblob_config *config, struct hostblob_device **result)
+{
+	uint64_t size = config->window_size;
+	struct hostblob_device *device;
+
+	if (!config->allocator || (size & (size - 1)))
+		return -EINVAL;
+	if (size && (!config->mapper.map || !config->mapper.unmap))
+		return -EINVAL;
+	device = calloc(1, sizeof(*device));
+	if (!device)
+		return -ENOMEM;
+	device->config = *config;
+	device->page_size = (uint64_t)sysconf(_SC_PAGESIZE);
+	device->limits = config->limits;
+	if (!device->limits.bytes)
+		device->limits.bytes = size;
+	if (!device->limits.blobs)
+		device->limits.blobs = 16384;
+	if (!device->limits.contexts)
+		device->limits.contexts = 4096;
+	if (!device->limits.resources)
+		device->limits.resources = 65536;
+	*result = device;
+	return 0;
+}
+
+void hostblob_device_destroy(struct hostblob_device *device)
+{
+	if (!device)
+		return;
+	hostblob_device_reset(device);
+	free(device);
+}
+
+static void unmap(struct resource *resource)
+{
+	struct hostblob_device *device = resource->device;
+
+	device->config.mapper.unmap(device->config.mapper.opaque, resource->range.offset,
+				    resource->range.size);
+	resource->mapped = false;
+	device->usage.mapped_blobs--;
+	device->usage.mapped_bytes -= resource->range.size;
+}
+
+static void free_resource(void *node)
+{
+	struct resource *resource = node;
+	struct hostblob_device *device = resource->device;
+
+	if (resource->mapped)
+		unmap(resource);
+	if (resource->is_blob) {
+		close(resource->buffer.fd);
+		device->usage.blobs--;
+		device->usage.bytes -= resource->buffer.size;
+	}
+	device->usage.resources--;
+	free(resource);
+}
+
+void hostblob_device_reset(struct hostblob_device *device)
+{
+	tdestroy(device->mapped, nothing);
+	tdestroy(device->resources, free_resource);
+	tdestroy(device->contexts, free);
+	device->mapped = NULL;
+	device->resources = NULL;
+	device->contexts = NULL;
+	device->usage.contexts = 0;
+}
+
+int hostblob_context_create(struct hostblob_device *device, uint32_t context_id,
+			    uint32_t context_init)
+{
+	struct context *context;
+
+	if (!context_id || context_init)
+		return -EINVAL;
+	if (find(&device->contexts, &context_id))
+		return -EALREADY;
+	if (device->usage.contexts >= device->limits.contexts)
+		return -ENOSPC;
+	context = malloc(sizeof(*context));
+	if (!context)
+		return -ENOMEM;
+	context->id = context_id;
+	if (!tsearch(context, &device->contexts, by_id)) {
+		free(context);
+		return -ENOMEM;
+	}
+	device->usage.contexts++;
+	return 0;
+}
+
+int hostblob_context_destroy(struct hostblob_device *device, uint32_t context_id)
+{
+	struct context *context = find(&device->contexts, &context_id);
+
+	if (!context)
+		return -ESRCH;
+	tdelete(context, &device->contexts, by_id);
+	free(context);
+	device->usage.contexts--;
+	return 0;
+}
+
+int hostblob_context_attach(struct hostblob_device *device, uint32_t context_id,
+			    uint32_t resource_id)
+{
+	if (!find(&device->contexts, &context_id))
+		return -ESRCH;
+	return find(&device->resources, &resource_id) ? 0 : -ENOENT;
+}
+
+int hostblob_context_detach(struct hostblob_device *device, uint32_t context_id,
+			    uint32_t resource_id)
+{
+	return hostblob_context_attach(device, context_id, resource_id);
+}
+
+/* Whether another resource may have this id. */
+static int check_new_resource(struct hostblob_device *device, uint32_t resource_id)
+{
+	if (!resource_id)
+		return -EINVAL;
+	if (find(&device->resources, &resource_id))
+		return -EEXIST;
+	return device->usage.resources < device->limits.resources ? 0 : -ENOSPC;
+}
+
+static struct resource *add_resource(struct hostblob_device *device, uint32_t resource_id)
+{
+	struct resource *resource = calloc(1, sizeof(*resource));
+
+	if (!resource)
+		return NULL;
+	resource->id = resource_id;
+	resource->device = device;
+	if (!tsearch(resource, &device->resources, by_id)) {
+		free(resource);
+		return NULL;
+	}
+	device->usage.resources++;
+	return resource;
+}
+
+int hostblob_resource_register(struct hostblob_device *device, uint32_t resource_id)
+{
+	int result = check_new_resource(device, resource_id);
+
+	if (result)
+		return result;
+	return add_resource(device, resource_id) ? 0 : -ENOMEM;
+}
+
+int hostblob_blob_create(struct hostblob_device *device, uint32_t context_id, uint32_t resource_id,
+			 uint32_t blob_flags, uint64_t blob_id, uint64_t size)
+{
+	struct hostblob_allocator *allocator = device->config.allocator;
+	struct hostblob_buffer buffer;
+	struct resource *resource;
+	int result = check_new_resource(device, resource_id);
+
+	if (result)
+		return result;
+	if (!find(&device->contexts, &context_id))
+		return -ESRCH;
+	if ((blob_flags & ~BLOB_FLAGS) || blob_id || !size || size % device->page_size)
+		return -EINVAL;
+	if (device->usage.blobs >= device->limits.blobs ||
+	    size > device->limits.bytes - device->usage.bytes)
+		return -ENOSPC;
+
+	result = allocator->ops->allocate(allocator, size, &buffer);
+	if (result)
+		return result;
+	resource = add_resource(device, resource_id);
+	if (!resource) {
+		close(buffer.fd);
+		return -ENOMEM;
+	}
+	resource->is_blob = true;
+	resource->context_id = context_id;
+	resource->blob_flags = blob_flags;
+	resource->blob_id = blob_id;
+	resource->buffer = buffer;
+	device->usage.blobs++;
+	device->usage.bytes += size;
+	return 0;
+}
+
+int hostblob_blob_map(struct hostblob_device *device, uint32_t resource_id, uint64_t offset,
+		      uint32_t *map_info)
+{
+	uint64_t window = device->config.window_size;
+	struct resource *resource = find_blob(device, resource_id);
+	struct range *range;
+	void *const *node;
+	int result;
+
+	if (!resource)
+		return -ENOENT;
+	if (!(resource->blob_flags & VIRTIO_GPU_BLOB_FLAG_USE_MAPPABLE))
+		return -EPERM;
+	if (resource->mapped)
+		return -EBUSY;
+	if (offset % device->page_size || offset > window || resource->buffer.size > window - offset)
+		return -EINVAL;
+
+	range = &resource->range;
+	*range = (struct range){ .offset = offset, .size = resource->buffer.size };
+	node = tsearch(range, &device->mapped, by_place);
+	if (!node)
+		return -ENOMEM;
+	if (*node != range)
+		return -EINVAL;
+	result = device->config.mapper.map(device->config.mapper.opaque, offset, &resource->buffer);
+	if (result) {
+		tdelete(range, &device->mapped, by_place);
+		return result;
+	}
+	resource->mapped = true;
+	device->usage.mapped_blobs++;
+	device->usage.mapped_bytes += range->size;
+	*map_info = resource->buffer.caching;
+	return 0;
+}
+
+int hostblob_blob_unmap(struct hostblob_device *device, uint32_t resource_id)
+{
+	struct resource *resource = find_blob(device, resource_id);
+
+	if (!resource)
+		return -ENOENT;
+	if (!resource->mapped)
+		return 0;
+	tdelete(&resource->range, &device->mapped, by_place);
+	unmap(resource);
+	return 0;
+}
+
+int hostblob_resource_unref(struct hostblob_device *device, uint32_t resource_id)
+{
+	struct resource *resource = find(&device->resources, &resource_id);
+
+	if (!resource)
+		return -ENOENT;
+	if (resource->mapped)
+		tdelete(&resource->range, &device->mapped, by_place);
+	tdelete(resource, &device->resources, by_id);
+	free_resource(resource);
+	return 0;
+}
+
+int hostblob_blob_query(const struct hostblob_device *device, uint32_t resource_id,
+			struct hostblob_blob_info *info)
+{
+	const struct resource *resource = find_blob(device, resource_id);
+
+	if (!resource)
+		return -ENOENT;
+	*info = (struct hostblob_blob_info){
+		.resource_id = resource->id,
+		.context_id = resource->context_id,
+		.blob_flags = resource->blob_flags,
+		.blob_id = resource->blob_id,
+		.buffer = resource->buffer,
+		.mapped = resource->mapped,
+		.offset = resource->mapped ? resource->range.offset : 0,
+	};
+	return 0;
+}
+
+struct hostblob_usage hostblob_device_usage(const struct hostblob_device *device)
+{
+	return device->usage;
+}
+
+uint32_t hostblob_virtio_response(int result)
+{
+	switch (result) {
+	case 0:
+		return VIRTIO_GPU_RESP_OK_NODATA;
+	case -ENOENT:
+	case -EEXIST:
+		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
+	case -ESRCH:
+	case -EALREADY:
+		return VIRTIO_GPU_RESP_ERR_INVALID_CONTEXT_ID;
+	case -EINVAL:
+	case -EPERM:
+	case -EBUSY:
+		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
+	case -ENOMEM:
+	case -ENOSPC:
+		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
+	default:
+		return VIRTIO_GPU_RESP_ERR_UNSPEC;
+	}
+}

@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libhostblob: the device model of virtio-gpu host blobs, for a virtual machine
+ * monitor to embed. The VMM decodes virtio-gpu commands and forwards them; the
+ * library owns every resource id of the device, allocates buffers through an
+ * allocator, and asks a mapper to place them in the host-visible window.
+ *
+ * The library is passive: no threads, no global state, no output except through
+ * hostblob_config.log. Calls on one device must not run at the same time; calls
+ * on different devices may. Unless said otherwise a function returns 0, or a
+ * negative errno and then has changed nothing. Every argument that a guest can
+ * choose may have any value.
+ *
+ * Words and numbers follow the virtio 1.3 specification, section 5.7 (GPU
+ * Device), and Linux's include/uapi/linux/virtio_gpu.h.
+ */
+#ifndef HOSTBLOB_H
+#define HOSTBLOB_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* --- Buffers and allocators ------------------------------------------------ */
+
+/**
+ * enum hostblob_caching - how the guest must map a buffer
+ *
+ * The values are those of VIRTIO_GPU_MAP_CACHE_* in the map_info of
+ * RESP_OK_MAP_INFO.
+ */
+enum hostblob_caching {
+	HOSTBLOB_CACHED = 1,
+	HOSTBLOB_UNCACHED = 2,
+	HOSTBLOB_WRITE_COMBINED = 3,
+};
+
+/**
+ * struct hostblob_buffer - host memory that an allocator made
+ * @fd: a dma-buf or memfd that can be mapped with MAP_SHARED
+ * @size: bytes from the start of @fd; a multiple of the page size
+ * @caching: the memory type of the host's own mappings
+ */
+struct hostblob_buffer {
+	int fd;
+	uint64_t size;
+	enum hostblob_caching caching;
+};
+
+struct hostblob_allocator;
+
+/**
+ * struct hostblob_allocator_ops - one kind of host memory
+ * @name: what a user calls it: "memfd", "dumb", "radeon"
+ * @allocate: make a zero-filled buffer of exactly @size bytes, a non-zero
+ *	multiple of the page size. The caller owns @buffer->fd and closes it;
+ *	closing it, and unmapping what was mapped from it, frees the memory.
+ * @destroy: free the allocator; buffers outlive it.
+ */
+struct hostblob_allocator_ops {
+	const char *name;
+	int (*allocate)(struct hostblob_allocator *allocator, uint64_t size,
+			struct hostblob_buffer *buffer);
+	void (*destroy)(struct hostblob_allocator *allocator);
+};
+
+struct hostblob_allocator {
+	const struct hostblob_allocator_ops *ops;
+};
+
+/**
+ * hostblob_allocator_open() - the allocator for a DRM node, or for none
+ * @name: an allocator's name, or NULL to choose by the node's driver
+ * @node_fd: an open DRM node, or -1 for memory that belongs to no device.
+ *	Borrowed: it must stay open for as long as the allocator lives.
+ * @allocator: where the new allocator goes
+ * @error: where a message for the user goes on failure: one line that names
+ *	the cause and the way out; never touched on success
+ * @error_size: size of @error
+ *
+ * Return: 0, -ENOENT if @name names no allocator, -ENODEV if no allocator knows
+ * the node's driver or @name cannot serve it, -EINVAL if @node_fd is no DRM
+ * node, is missing, or is given to an allocator that takes none.
+ */
+int hostblob_allocator_open(const char *name, int node_fd,
+			    struct hostblob_allocator **allocator,
+			    char *error, unsigned int error_size);
+
+/** hostblob_allocator_close() - free an allocator; NULL is fine. */
+void hostblob_allocator_close(struct hostblob_allocator *allocator);
+
+/* --- Where buffers are placed ------------------------------------------------ */
+
+/**
+ * struct hostblob_mapper - what places buffers in the host-visible window
+ * @map: make @buffer visible at @offset of the window, all of it. When it
+ *	returns, the guest may touch it.
+ * @unmap: undo one @map of the same offset and size. When it returns, no
+ *	access through the window reaches the buffer. It must not fail: a
+ *	mapper that cannot unmap has to stop the guest.
+ * @opaque: handed to both
+ *
+ * The device checks bounds, alignment and overlap before it calls. Another
+ * mapper may be one for a VMM process that is not this one.
+ */
+struct hostblob_mapper {
+	int (*map)(void *opaque, uint64_t offset, const struct hostblob_buffer *buffer);
+	void (*unmap)(void *opaque, uint64_t offset, uint64_t size);
+	void *opaque;
+};
+
+struct hostblob_window;
+
+/**
+ * hostblob_window_create() - reserve a window in this process
+ * @size: bytes; a power of two, at least the page size
+ * @window: where the new window goes
+ *
+ * The reservation is aligned to its size, to 1 GiB at the most, so that a guest
+ * address and a host address agree modulo 2 MiB. It is mapped readable and
+ * writable from end to end for as long as it lives: where no buffer is mapped
+ * there is the sink, a bounded amount of memory that appears many times over
+ * and holds nothing of any buffer. One KVM memslot can therefore cover all of it
+ * for the life of the VM.
+ */
+int hostblob_window_create(uint64_t size, struct hostblob_window **window);
+
+/** hostblob_window_destroy() - unmap everything; NULL is fine. */
+void hostblob_window_destroy(struct hostblob_window *window);
+
+/** hostblob_window_base() - the host address of offset 0. */
+void *hostblob_window_base(const struct hostblob_window *window);
+
+/** hostblob_window_mapper() - the window as a mapper for a device. */
+struct hostblob_mapper hostblob_window_mapper(struct hostblob_window *window);
+
+/**
+ * hostblob_window_clear_sink() - forget what the guest wrote where no buffer is
+ *
+ * For a device reset: the next guest driver must not read the last one's writes.
+ */
+void hostblob_window_clear_sink(struct hostblob_window *window);
+
+/* --- The device ------------------------------------------------------------ */
+
+/**
+ * struct hostblob_limits - what one guest may hold; 0 means the default
+ * @bytes: sum of all host blobs, mapped or not (default: the window's size)
+ * @blobs: host blobs (default 16384)
+ * @contexts: contexts (default 4096)
+ * @resources: resource ids, the VMM's own included (default 65536)
+ */
+struct hostblob_limits {
+	uint64_t bytes;
+	uint32_t blobs;
+	uint32_t contexts;
+	uint32_t resources;
+};
+
+/**
+ * struct hostblob_config - what a device is made of
+ * @allocator: borrowed; must outlive the device
+ * @mapper: copied
+ * @window_size: bytes that @mapper can place buffers in; a power of two, or 0
+ *	where blobs can be made but not mapped
+ * @limits: copied
+ * @log: receives one line, with no newline, for each thing that went wrong on
+ *	the host's side (never for a guest's bad input). May be NULL.
+ * @log_opaque: handed to @log
+ */
+struct hostblob_config {
+	struct hostblob_allocator *allocator;
+	struct hostblob_mapper mapper;
+	uint64_t window_size;
+	struct hostblob_limits limits;
+	void (*log)(void *opaque, const char *line);
+	void *log_opaque;
+};
+
+struct hostblob_device;
+
+int hostblob_device_create(const struct hostblob_config *config,
+			   struct hostblob_device **device);
+
+/** hostblob_device_destroy() - reset, then free; NULL is fine. */
+void hostblob_device_destroy(struct hostblob_device *device);
+
+/**
+ * hostblob_device_reset() - unmap and free every blob, drop every context and id
+ *
+ * Ids that the VMM registered are forgotten too: it frees its own side itself.
+ */
+void hostblob_device_reset(struct hostblob_device *device);
+
+/**
+ * hostblob_context_create() - VIRTIO_GPU_CMD_CTX_CREATE
+ * @context_init: as on the wire; bits 0 to 7 are the capset id. Only 0 is
+ *	known: the device has no capsets.
+ *
+ * Return: -EALREADY if the id is in use, -EINVAL for id 0 or an unknown capset,
+ * -ENOSPC over the limit, -ENOMEM.
+ */
+int hostblob_context_create(struct hostblob_device *device, uint32_t context_id,
+			    uint32_t context_init);
+
+/** hostblob_context_destroy() - VIRTIO_GPU_CMD_CTX_DESTROY; its blobs live on. */
+int hostblob_context_destroy(struct hostblob_device *device, uint32_t context_id);
+
+/**
+ * hostblob_context_attach() - VIRTIO_GPU_CMD_CTX_ATTACH_RESOURCE
+ *
+ * Return: -ESRCH if there is no such context, -ENOENT if there is no such
+ * resource. Attaching twice is no error.
+ */
+int hostblob_context_attach(struct hostblob_device *device, uint32_t context_id,
+			    uint32_t resource_id);
+int hostblob_context_detach(struct hostblob_device *device, uint32_t context_id,
+			    uint32_t resource_id);
+
+/**
+ * hostblob_resource_register() - claim an id for a resource of the VMM's own
+ *
+ * For 2D resources and guest blobs, so that one id space serves the device.
+ *
+ * Return: -EINVAL for id 0, -EEXIST if the id is in use, -ENOSPC, -ENOMEM.
+ */
+int hostblob_resource_register(struct hostblob_device *device, uint32_t resource_id);
+
+/**
+ * hostblob_blob_create() - RESOURCE_CREATE_BLOB of VIRTIO_GPU_BLOB_MEM_HOST3D
+ * @context_id: the command header's; the context must exist
+ * @blob_flags: VIRTIO_GPU_BLOB_FLAG_USE_*
+ * @blob_id: 0 asks for linear memory of @size; nothing else is known
+ * @size: bytes; a non-zero multiple of the page size
+ *
+ * Return: -EINVAL for a value that no device would take, -EEXIST if the id is in
+ * use, -ESRCH if there is no such context, -ENOSPC over a limit, -ENOMEM if the
+ * host has no memory, or what the allocator said.
+ */
+int hostblob_blob_create(struct hostblob_device *device, uint32_t context_id,
+			 uint32_t resource_id, uint32_t blob_flags,
+			 uint64_t blob_id, uint64_t size);
+
+/**
+ * hostblob_blob_map() - VIRTIO_GPU_CMD_RESOURCE_MAP_BLOB
+ * @offset: in the window; a multiple of the page size
+ * @map_info: for RESP_OK_MAP_INFO
+ *
+ * Return: -ENOENT if there is no such blob, -EPERM without USE_MAPPABLE, -EBUSY
+ * if it is mapped already, -EINVAL if it would not lie in the window or would
+ * overlap another blob, or what the mapper said.
+ */
+int hostblob_blob_map(struct hostblob_device *device, uint32_t resource_id,
+		      uint64_t offset, uint32_t *map_info);
+
+/**
+ * hostblob_blob_unmap() - VIRTIO_GPU_CMD_RESOURCE_UNMAP_BLOB
+ *
+ * Linux sends it even where the map failed, so unmapping what is not mapped is
+ * no error.
+ *
+ * Return: -ENOENT if there is no such blob.
+ */
+int hostblob_blob_unmap(struct hostblob_device *device, uint32_t resource_id);
+
+/**
+ * hostblob_resource_unref() - VIRTIO_GPU_CMD_RESOURCE_UNREF, of any resource
+ *
+ * A blob is unmapped first and its buffer is closed.
+ *
+ * Return: -ENOENT if there is no such resource.
+ */
+int hostblob_resource_unref(struct hostblob_device *device, uint32_t resource_id);
+
+/**
+ * struct hostblob_blob_info - one blob as it is now
+ * @buffer: its memory; the fd is borrowed, duplicate it to keep it
+ * @mapped: whether it is in the window
+ * @offset: where, if so
+ */
+struct hostblob_blob_info {
+	uint32_t resource_id;
+	uint32_t context_id;
+	uint32_t blob_flags;
+	uint64_t blob_id;
+	struct hostblob_buffer buffer;
+	bool mapped;
+	uint64_t offset;
+};
+
+/** hostblob_blob_query() - Return: 0, or -ENOENT if there is no such blob. */
+int hostblob_blob_query(const struct hostblob_device *device, uint32_t resource_id,
+			struct hostblob_blob_info *info);
+
+/**
+ * struct hostblob_usage - what a device holds, for diagnosis and tests
+ */
+struct hostblob_usage {
+	uint64_t bytes;
+	uint64_t mapped_bytes;
+	uint32_t blobs;
+	uint32_t mapped_blobs;
+	uint32_t contexts;
+	uint32_t resources;
+};
+
+struct hostblob_usage hostblob_device_usage(const struct hostblob_device *device);
+
+/**
+ * hostblob_virtio_response() - the VIRTIO_GPU_RESP_* for a result of the above
+ *
+ * 0 gives RESP_OK_NODATA, which the caller replaces where a command answers with
+ * data.
+ */
+uint32_t hostblob_virtio_response(int result);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* HOSTBLOB_H */

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+# Runs inside the Debian root: what an emulated host boots from.
+
+# unpack_image PACKAGE RELEASE TREE: unpack Debian's kernel image package.
+unpack_image() {
+	local package=$1 release=$2 tree=$3
+	rm -rf "$tree"
+	dpkg-deb -x "$package" "$tree"
+	# modprobe wants the modules and their index under one prefix.
+	[ -e "$tree/lib" ] || ln -s usr/lib "$tree/lib"
+	depmod -b "$tree" "$release"
+}
+
+# add_modules TREE RELEASE ROOT MODULE...: copy modules and what they need,
+# unpacked, so that busybox can load them.
+add_modules() {
+	local tree=$1 release=$2 root=$3 module path target
+	shift 3
+	for module in "$@"; do
+		modprobe -d "$tree" -S "$release" --show-depends "$module" || return
+	done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | sort -u | while read -r path; do
+		target=$root/lib/modules/$release/$(basename "${path%.xz}")
+		mkdir -p "${target%/*}"
+		xz -dc "$path" >"$target"
+	done
+}
+
+# make_host_image TREE RELEASE OUTPUT: the initrd of an emulated host.
+make_host_image() {
+	local tree=$1 release=$2 output=$3 root
+	root=$(mktemp -d)
+	mkdir -p "$root/bin" "$root/dev" "$root/proc" "$root/sys" "$root/lib/modules/$release"
+	cp /usr/bin/busybox "$root/bin/"
+	ln -s busybox "$root/bin/sh"
+	install -m755 /hostblob/scripts/lib/host-init "$root/init"
+	add_modules "$tree" "$release" "$root" virtio_pci 9pnet_virtio 9p kvm_amd qxl bochs radeon
+	cp "$tree/lib/modules/$release"/modules.{order,builtin,builtin.modinfo} "$root/lib/modules/$release/"
+	depmod -b "$root" "$release"
+	pack "$root" "$output"
+}
+
+# pack FOLDER OUTPUT: a cpio that the kernel can join with others.
+pack() {
+	(cd "$1" && find . -mindepth 1 | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0) >"$2.partial"
+	mv "$2.partial" "$2"
+	rm -rf "$1"
+}

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+# The Debian 13 root in which everything is built and from which the emulated
+# hosts get their user space. Needs common.sh. Works as root, and as a user
+# with subordinate ids (package uidmap).
+
+root=$cache/root
+packages=(
+	# building
+	bc bison build-essential ca-certificates ccache cpio file flex git kmod
+	libcmocka-dev libdrm-dev libelf-dev libglib2.0-dev libpixman-1-dev
+	libpng-dev libssl-dev meson ninja-build pahole pkgconf python3
+	python3-venv rsync xz-utils zstd
+	# running: the emulator, and what the emulated hosts and guests need
+	busybox-static netpbm qemu-system-modules-spice qemu-system-x86
+	# checking
+	shellcheck
+)
+
+# mirror_of LABEL: where this machine's own apt finds Debian's archive.
+mirror_of() {
+	apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(REPO_URI)' 2>/dev/null |
+		awk -F'|' -v label="$1" '$1 == "Debian" && $2 == label { print $3; exit }'
+}
+
+# in_root COMMAND...: run it inside the root, with the checkout at /hostblob and
+# the cache at /cache. Mounts are private to the command: nothing is left behind.
+in_root() {
+	local namespace=(unshare --mount --propagation private)
+	[ "$(id -u)" = 0 ] || namespace+=(--map-root-user --map-auto)
+	"${namespace[@]}" bash -euc '
+		root=$1 cache=$2 checkout=$3; shift 3
+		mount --bind "$root" "$root/srv/root"
+		for tree in /dev /proc /sys; do mount --rbind "$tree" "$root$tree"; done
+		mount --bind "$cache" "$root/cache"
+		mount --bind "$checkout" "$root/hostblob"
+		mount -t tmpfs tmpfs "$root/tmp"
+		exec chroot "$root" /usr/bin/env -i HOME=/root TERM="${TERM:-dumb}" LANG=C.UTF-8 \
+			PATH=/usr/lib/ccache:/usr/sbin:/usr/bin:/sbin:/bin CCACHE_DIR=/cache/ccache \
+			${http_proxy:+http_proxy="$http_proxy"} ${NO_COLOR:+NO_COLOR=1} "$@"
+	' in_root "$root" "$cache" "$checkout" "$@"
+}
+
+# The packages' list is the root's identity: another list makes a new root.
+root_identity() {
+	printf '%s\n' "${packages[@]}" | sha256sum | cut -c1-16
+}
+
+root_is_ready() {
+	[ "$(cat "$cache/root.identity" 2>/dev/null)" = "$(root_identity)" ]
+}
+
+make_root() {
+	local mirror security mode=root partial=$cache/root.partial
+	mirror=$(mirror_of Debian)
+	security=$(mirror_of Debian-Security)
+	[ "$(id -u)" = 0 ] || mode=unshare
+	remove_root_tree "$partial"
+	remove_root_tree "$root"
+	rm -f "$cache/root.identity"
+	mmdebstrap --mode="$mode" --variant=minbase --architectures=amd64 \
+		--aptopt='Apt::Install-Recommends "false"' \
+		--aptopt='Acquire::Languages "none"' \
+		--dpkgopt='path-exclude=/usr/share/man/*' \
+		--dpkgopt='path-exclude=/usr/share/locale/*' \
+		--include="$(IFS=,; printf '%s' "${packages[*]}")" \
+		--customize-hook='mkdir -p "$1/cache" "$1/hostblob" "$1/srv/root"' \
+		trixie "$partial" \
+		"deb $mirror trixie main" \
+		"deb $mirror trixie-updates main" \
+		"deb ${security:-${mirror%/debian/}/debian-security/} trixie-security main" \
+		"deb-src $mirror trixie main" \
+		"deb-src $mirror trixie-updates main" \
+		"deb-src ${security:-${mirror%/debian/}/debian-security/} trixie-security main"
+	mv "$partial" "$root"
+	root_identity >"$cache/root.identity"
+}
+
+remove_root_tree() {
+	[ -e "$1" ] || return 0
+	if [ "$(id -u)" = 0 ]; then
+		rm -rf --one-file-system "$1"
+	else
+		unshare --map-root-user --map-auto rm -rf --one-file-system "$1"
+	fi
+}

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+# Sources and images, as Debian packages. Needs common.sh and root.sh.
+#
+# A series is a folder kernel-patches/VERSION or qemu-patches/VERSION. Its
+# `base` file says what it applies to, one `key value` a line:
+#   upstream  the oldest upstream tag
+#   debian    the Debian version that was last verified; a newer one is tried
+
+# series_base SERIES KEY
+series_base() {
+	awk -v key="$2" '$1 == key { print $2 }' "$checkout/$1/base"
+}
+
+# One apt update a day is enough, and none is needed for what is cached.
+update_root() {
+	local stamp=$cache/root.updated
+	[ -n "$(find "$stamp" -mmin -1440 2>/dev/null)" ] && [ "$stamp" -nt "$cache/root.identity" ] && return
+	in_root apt-get -q update
+	touch "$stamp"
+}
+
+# The release (6.12.117+deb13-amd64) and version (6.12.117-1) of Debian's
+# current kernel; both are written to $cache/kernel once, so that a series of
+# builds does not change kernels half way. `scripts/build --update` looks again.
+resolve_kernel() {
+	local file=$cache/kernel
+	if [ ! -s "$file" ]; then
+		update_root
+		in_root apt-cache show --no-all-versions linux-headers-amd64 |
+			sed -n 's/^Depends:.*linux-headers-\([^ ,]*\) (= \([^)]*\)).*/release=\1\nversion=\2/p' >"$file.partial"
+		grep -q version= "$file.partial" || die "apt knows no linux-headers-amd64 for Debian 13" "check the network, then run this again"
+		mv "$file.partial" "$file"
+	fi
+	# shellcheck disable=SC1090 # written above
+	. "$file"
+	kernel_release=$release kernel_version=$version
+}
+
+# get_package NAME=VERSION: put the .deb in $cache/packages and say its name.
+get_package() {
+	mkdir -p "$cache/packages"
+	local found name=${1%%=*} version=${1#*=}
+	found=$(compgen -G "$cache/packages/${name}_${version//:/%3a}_*.deb" | head -n 1 || true)
+	if [ -z "$found" ]; then
+		update_root >&2
+		in_root bash -c "cd /cache/packages && apt-get -q -o APT::Sandbox::User=root download '$1'" >&2
+		found=$(compgen -G "$cache/packages/${name}_${version//:/%3a}_*.deb" | head -n 1)
+	fi
+	printf '%s\n' "${found##*/}"
+}
+
+# unpack_linux VERSION FOLDER [PATH...]: Debian's kernel source, or some of it.
+unpack_linux() {
+	local version=$1 folder=$2 package members=()
+	shift 2
+	package=$(get_package "linux-source-6.12=$version")
+	for member in "$@"; do members+=("linux-source-6.12/$member"); done
+	rm -rf "$folder.partial" "$folder"
+	mkdir -p "$folder.partial"
+	in_root bash -euo pipefail -c '
+		package=$1 folder=$2; shift 2
+		dpkg-deb --fsys-tarfile "/cache/packages/$package" |
+			tar -xO ./usr/src/linux-source-6.12.tar.xz |
+			tar -xJ -C "$folder" --strip-components=1 "$@"
+	' unpack "$package" "/cache${folder#"$cache"}.partial" "${members[@]}"
+	mv "$folder.partial" "$folder"
+}
+
+# unpack_qemu FOLDER: Debian's QEMU source with Debian's patches applied.
+unpack_qemu() {
+	local folder=$1
+	update_root
+	rm -rf "$folder"
+	mkdir -p "$cache/packages"
+	in_root bash -euo pipefail -c '
+		cd /cache/packages
+		version=$(apt-cache showsrc qemu | sed -n "s/^Version: //p" | sort -V | tail -n 1)
+		apt-get -q -o APT::Sandbox::User=root source --download-only "qemu=$version"
+		dsc=$(ls -t qemu_*.dsc | head -n 1)
+		rm -rf "$1"
+		dpkg-source --no-check -x "$dsc" "$1"
+		printf "%s\n" "$version" >"$1/.debian-version"
+	' unpack "/cache${folder#"$cache"}"
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Allocates from the drivers that an emulated host can have: qxl and bochs give
+ * system pages for dumb buffers, radeon for its CPU domain. Uses the kernel's
+ * interfaces directly, because the tests of KVM stand below the library.
+ */
+#include "buffer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <radeon_drm.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <xf86drm.h>
+#include <xf86drmMode.h>
+
+static int driver_of(int node, char *driver, unsigned int driver_size)
+{
+	static const char *const known[] = { "qxl", "bochs-drm", "radeon" };
+	drmVersionPtr version = drmGetVersion(node);
+	int result = -ENODEV;
+
+	if (!version)
+		return -ENODEV;
+	for (unsigned int i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+		if (!strcmp(version->name, known[i])) {
+			snprintf(driver, driver_size, "%s", known[i]);
+			result = 0;
+		}
+	}
+	drmFreeVersion(version);
+	return result;
+}
+
+int node_open(const char *path, char *driver, unsigned int driver_size)
+{
+	static const char *const patterns[] = { "/dev/dri/renderD%d", "/dev/dri/card%d" };
+	static const int first[] = { 128, 0 };
+	char name[64];
+
+	for (unsigned int i = 0; i < 2 && !path; i++) {
+		for (int minor = first[i]; minor < first[i] + 8; minor++) {
+			snprintf(name, sizeof(name), patterns[i], minor);
+			int node = node_open(name, driver, driver_size);
+
+			if (node >= 0)
+				return node;
+		}
+	}
+	if (!path)
+		return -ENODEV;
+
+	int node = open(path, O_RDWR | O_CLOEXEC);
+
+	if (node < 0)
+		return -errno;
+	int result = driver_of(node, driver, driver_size);
+
+	if (result < 0) {
+		close(node);
+		return result;
+	}
+	return node;
+}
+
+static int create_radeon(int node, uint64_t size, uint32_t *handle, uint64_t *offset)
+{
+	struct drm_radeon_gem_create create = {
+		.size = size,
+		.alignment = 4096,
+		.initial_domain = RADEON_GEM_DOMAIN_CPU,
+	};
+	struct drm_radeon_gem_mmap map = { .size = size };
+	int result = drmCommandWriteRead(node, DRM_RADEON_GEM_CREATE, &create, sizeof(create));
+
+	if (result < 0)
+		return result;
+	map.handle = create.handle;
+	result = drmCommandWriteRead(node, DRM_RADEON_GEM_MMAP, &map, sizeof(map));
+	*handle = create.handle;
+	*offset = map.addr_ptr;
+	return result;
+}
+
+static int create_dumb(int node, uint64_t size, uint32_t *handle, uint64_t *offset)
+{
+	uint32_t pitch;
+	uint64_t real_size;
+	int result = drmModeCreateDumbBuffer(node, 1024, (uint32_t)(size / 4096), 32, 0, handle,
+					     &pitch, &real_size);
+
+	if (result < 0)
+		return result;
+	if (real_size != size)
+		return -EINVAL;
+	return drmModeMapDumbBuffer(node, *handle, offset);
+}
+
+int buffer_create(int node, const char *driver, enum buffer_path path, uint64_t size,
+		  struct buffer *buffer)
+{
+	uint32_t handle;
+	int result = strcmp(driver, "radeon") ? create_dumb(node, size, &handle, &buffer->offset) :
+						create_radeon(node, size, &handle, &buffer->offset);
+
+	if (result < 0)
+		return result;
+	buffer->size = size;
+	buffer->fd = node;
+	if (path == BUFFER_DRM_FD)
+		return 0;
+	buffer->offset = 0;
+	return drmPrimeHandleToFD(node, handle, DRM_CLOEXEC | DRM_RDWR, &buffer->fd) ? -errno : 0;
+}
+
+void *buffer_map(const struct buffer *buffer)
+{
+	void *address = mmap(NULL, buffer->size, PROT_READ | PROT_WRITE, MAP_SHARED, buffer->fd,
+			     (off_t)buffer->offset);
+
+	return address == MAP_FAILED ? NULL : address;
+}

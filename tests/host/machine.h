@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The smallest virtual machine that can touch memory: one vCPU in 32-bit
+ * protected mode without paging, a page of code, and one memslot under test.
+ */
+#ifndef MACHINE_H
+#define MACHINE_H
+
+#include <stdint.h>
+
+struct machine {
+	int kvm, vm, vcpu;
+	struct kvm_run *run;
+	uint32_t run_size;
+	uint8_t *code;
+};
+
+/* What the guest got to, page by page. */
+enum page_result { PAGE_REACHED, PAGE_WRONG_DATA, PAGE_FAULT };
+
+/* Return 0, or a negative errno after a message on stderr. */
+int machine_create(struct machine *machine, void *memory, uint64_t size);
+void machine_destroy(struct machine *machine);
+
+/*
+ * The guest reads the first word of each page and compares it with @first plus
+ * the page's number, or writes that value to the third word. A page where
+ * KVM_RUN fails with -EFAULT is noted and skipped. Any other failure is returned
+ * as a negative errno after a message on stderr.
+ */
+int machine_read_pages(struct machine *machine, uint64_t count, uint32_t first,
+		       enum page_result *results);
+int machine_write_pages(struct machine *machine, uint64_t count, uint32_t first,
+			enum page_result *results);
+
+#endif
