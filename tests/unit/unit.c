@@ -1,0 +1,603 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Properties of libhostblob that need no DRM node and no KVM. Built with ASan and
+ * UBSan; a leak fails the run.
+ */
+#include "hostblob.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/virtio_gpu.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PAGE 4096ull
+#define WINDOW (64 * PAGE)
+#define MAPPABLE VIRTIO_GPU_BLOB_FLAG_USE_MAPPABLE
+
+struct fixture {
+	struct hostblob_allocator *allocator;
+	struct hostblob_window *window;
+	struct hostblob_device *device;
+	uint8_t *base;
+};
+
+static void make_device(struct fixture *fixture, struct hostblob_limits limits)
+{
+	struct hostblob_config config = { .window_size = WINDOW, .limits = limits };
+	char error[256];
+
+	assert_int_equal(hostblob_allocator_open(NULL, -1, &fixture->allocator, error, sizeof(error)), 0);
+	assert_int_equal(hostblob_window_create(WINDOW, &fixture->window), 0);
+	fixture->base = hostblob_window_base(fixture->window);
+	config.allocator = fixture->allocator;
+	config.mapper = hostblob_window_mapper(fixture->window);
+	assert_int_equal(hostblob_device_create(&config, &fixture->device), 0);
+	assert_int_equal(hostblob_context_create(fixture->device, 1, 0), 0);
+}
+
+static int setup(void **state)
+{
+	struct fixture *fixture = calloc(1, sizeof(*fixture));
+
+	make_device(fixture, (struct hostblob_limits){ 0 });
+	*state = fixture;
+	return 0;
+}
+
+static int setup_small(void **state)
+{
+	struct fixture *fixture = calloc(1, sizeof(*fixture));
+
+	make_device(fixture, (struct hostblob_limits){ .bytes = 8 * PAGE, .blobs = 3, .contexts = 2,
+						       .resources = 4 });
+	*state = fixture;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *fixture = *state;
+
+	hostblob_device_destroy(fixture->device);
+	hostblob_window_destroy(fixture->window);
+	hostblob_allocator_close(fixture->allocator);
+	free(fixture);
+	return 0;
+}
+
+static int create(struct fixture *fixture, uint32_t id, uint64_t pages)
+{
+	return hostblob_blob_create(fixture->device, 1, id, MAPPABLE, 0, pages * PAGE);
+}
+
+static int map(struct fixture *fixture, uint32_t id, uint64_t offset)
+{
+	uint32_t map_info;
+
+	return hostblob_blob_map(fixture->device, id, offset, &map_info);
+}
+
+static unsigned int count_files(void)
+{
+	DIR *folder = opendir("/proc/self/fd");
+	unsigned int count = 0;
+
+	while (readdir(folder))
+		count++;
+	closedir(folder);
+	return count;
+}
+
+static unsigned int count_mappings(void)
+{
+	FILE *maps = fopen("/proc/self/maps", "re");
+	unsigned int count = 0;
+	int character;
+
+	while ((character = getc(maps)) != EOF)
+		count += character == '\n';
+	fclose(maps);
+	return count;
+}
+
+static void assert_empty(struct fixture *fixture)
+{
+	struct hostblob_usage usage = hostblob_device_usage(fixture->device);
+
+	assert_int_equal(usage.bytes, 0);
+	assert_int_equal(usage.mapped_bytes, 0);
+	assert_int_equal(usage.blobs, 0);
+	assert_int_equal(usage.mapped_blobs, 0);
+	assert_int_equal(usage.resources, 0);
+}
+
+/* --- ids ------------------------------------------------------------------ */
+
+static void context_ids_are_checked(void **state)
+{
+	struct fixture *fixture = *state;
+
+	assert_int_equal(hostblob_context_create(fixture->device, 0, 0), -EINVAL);
+	assert_int_equal(hostblob_context_create(fixture->device, 1, 0), -EALREADY);
+	assert_int_equal(hostblob_context_create(fixture->device, 2, 5), -EINVAL);
+	assert_int_equal(hostblob_context_create(fixture->device, 2, 1u << 31), -EINVAL);
+	assert_int_equal(hostblob_context_destroy(fixture->device, 2), -ESRCH);
+	assert_int_equal(hostblob_context_create(fixture->device, UINT32_MAX, 0), 0);
+	assert_int_equal(hostblob_context_destroy(fixture->device, UINT32_MAX), 0);
+	assert_int_equal(hostblob_context_create(fixture->device, UINT32_MAX, 0), 0);
+}
+
+static void attach_needs_both_ids(void **state)
+{
+	struct fixture *fixture = *state;
+
+	assert_int_equal(create(fixture, 7, 1), 0);
+	assert_int_equal(hostblob_context_attach(fixture->device, 1, 7), 0);
+	assert_int_equal(hostblob_context_attach(fixture->device, 1, 7), 0);
+	assert_int_equal(hostblob_context_attach(fixture->device, 2, 7), -ESRCH);
+	assert_int_equal(hostblob_context_attach(fixture->device, 1, 8), -ENOENT);
+	assert_int_equal(hostblob_context_detach(fixture->device, 1, 8), -ENOENT);
+	assert_int_equal(hostblob_context_detach(fixture->device, 1, 7), 0);
+}
+
+static void resource_ids_are_one_space(void **state)
+{
+	struct fixture *fixture = *state;
+
+	assert_int_equal(hostblob_resource_register(fixture->device, 0), -EINVAL);
+	assert_int_equal(hostblob_resource_register(fixture->device, 3), 0);
+	assert_int_equal(hostblob_resource_register(fixture->device, 3), -EEXIST);
+	assert_int_equal(create(fixture, 3, 1), -EEXIST);
+	assert_int_equal(create(fixture, 4, 1), 0);
+	assert_int_equal(hostblob_resource_register(fixture->device, 4), -EEXIST);
+	assert_int_equal(hostblob_resource_unref(fixture->device, 3), 0);
+	assert_int_equal(hostblob_resource_unref(fixture->device, 3), -ENOENT);
+	assert_int_equal(create(fixture, 3, 1), 0);
+}
+
+static void resources_of_the_vmm_are_no_blobs(void **state)
+{
+	struct fixture *fixture = *state;
+	struct hostblob_blob_info info;
+
+	assert_int_equal(hostblob_resource_register(fixture->device, 3), 0);
+	assert_int_equal(map(fixture, 3, 0), -ENOENT);
+	assert_int_equal(hostblob_blob_unmap(fixture->device, 3), -ENOENT);
+	assert_int_equal(hostblob_blob_query(fixture->device, 3, &info), -ENOENT);
+}
+
+static void create_checks_every_argument(void **state)
+{
+	struct fixture *fixture = *state;
+	struct hostblob_device *device = fixture->device;
+
+	assert_int_equal(hostblob_blob_create(device, 1, 0, MAPPABLE, 0, PAGE), -EINVAL);
+	assert_int_equal(hostblob_blob_create(device, 2, 9, MAPPABLE, 0, PAGE), -ESRCH);
+	assert_int_equal(hostblob_blob_create(device, 0, 9, MAPPABLE, 0, PAGE), -ESRCH);
+	assert_int_equal(hostblob_blob_create(device, 1, 9, 8, 0, PAGE), -EINVAL);
+	assert_int_equal(hostblob_blob_create(device, 1, 9, UINT32_MAX, 0, PAGE), -EINVAL);
+	assert_int_equal(hostblob_blob_create(device, 1, 9, MAPPABLE, 1, PAGE), -EINVAL);
+	assert_int_equal(hostblob_blob_create(device, 1, 9, MAPPABLE, UINT64_MAX, PAGE), -EINVAL);
+	assert_int_equal(hostblob_blob_create(device, 1, 9, MAPPABLE, 0, 0), -EINVAL);
+	assert_int_equal(hostblob_blob_create(device, 1, 9, MAPPABLE, 0, PAGE + 1), -EINVAL);
+	assert_int_equal(hostblob_blob_create(device, 1, 9, MAPPABLE, 0, UINT64_MAX), -EINVAL);
+	assert_int_equal(hostblob_blob_create(device, 1, 9, MAPPABLE, 0, -PAGE), -ENOSPC);
+	assert_int_equal(hostblob_blob_create(device, 1, 9, MAPPABLE, 0, 1ull << 63), -ENOSPC);
+	assert_empty(fixture);
+}
+
+/* --- limits --------------------------------------------------------------- */
+
+static void bytes_are_limited_and_returned(void **state)
+{
+	struct fixture *fixture = *state;
+
+	assert_int_equal(create(fixture, 1, 9), -ENOSPC);
+	assert_int_equal(create(fixture, 1, 5), 0);
+	assert_int_equal(create(fixture, 2, 4), -ENOSPC);
+	assert_int_equal(create(fixture, 2, 3), 0);
+	assert_int_equal(create(fixture, 3, 1), -ENOSPC);
+	assert_int_equal(hostblob_resource_unref(fixture->device, 1), 0);
+	assert_int_equal(create(fixture, 3, 5), 0);
+}
+
+static void counts_are_limited(void **state)
+{
+	struct fixture *fixture = *state;
+
+	for (uint32_t id = 1; id <= 3; id++)
+		assert_int_equal(create(fixture, id, 1), 0);
+	assert_int_equal(create(fixture, 4, 1), -ENOSPC);
+	assert_int_equal(hostblob_resource_register(fixture->device, 4), 0);
+	assert_int_equal(hostblob_resource_register(fixture->device, 5), -ENOSPC);
+	assert_int_equal(hostblob_context_create(fixture->device, 2, 0), 0);
+	assert_int_equal(hostblob_context_create(fixture->device, 3, 0), -ENOSPC);
+}
+
+static void reset_returns_everything(void **state)
+{
+	struct fixture *fixture = *state;
+	unsigned int files = count_files(), mappings = count_mappings();
+
+	for (int round = 0; round < 3; round++) {
+		assert_int_equal(create(fixture, 1, 2), 0);
+		assert_int_equal(map(fixture, 1, 4 * PAGE), 0);
+		assert_int_equal(hostblob_resource_register(fixture->device, 2), 0);
+		hostblob_device_reset(fixture->device);
+		assert_empty(fixture);
+		assert_int_equal(hostblob_device_usage(fixture->device).contexts, 0);
+		assert_int_equal(hostblob_context_create(fixture->device, 1, 0), 0);
+	}
+	assert_int_equal(count_files(), files);
+	assert_int_equal(count_mappings(), mappings);
+}
+
+/* --- the window ------------------------------------------------------------ */
+
+static void map_shows_the_buffer_and_unmap_hides_it(void **state)
+{
+	struct fixture *fixture = *state;
+	struct hostblob_blob_info info;
+	uint32_t map_info = 0;
+
+	assert_int_equal(create(fixture, 1, 2), 0);
+	assert_int_equal(hostblob_blob_map(fixture->device, 1, 3 * PAGE, &map_info), 0);
+	assert_int_equal(map_info, VIRTIO_GPU_MAP_CACHE_CACHED);
+	assert_int_equal(fixture->base[3 * PAGE], 0);
+	memset(fixture->base + 3 * PAGE, 0x5a, 2 * PAGE);
+
+	assert_int_equal(hostblob_blob_query(fixture->device, 1, &info), 0);
+	assert_true(info.mapped);
+	assert_int_equal(info.offset, 3 * PAGE);
+	uint8_t byte = 0;
+	assert_int_equal(pread(info.buffer.fd, &byte, 1, PAGE), 1);
+	assert_int_equal(byte, 0x5a);
+
+	assert_int_equal(hostblob_blob_unmap(fixture->device, 1), 0);
+	for (uint64_t offset = 0; offset < WINDOW; offset++)
+		assert_int_equal(fixture->base[offset], 0);
+	memset(fixture->base, 0xff, WINDOW);
+	assert_int_equal(pread(info.buffer.fd, &byte, 1, PAGE), 1);
+	assert_int_equal(byte, 0x5a);
+	/* Linux unmaps what never was mapped. */
+	assert_int_equal(hostblob_blob_unmap(fixture->device, 1), 0);
+}
+
+static void unref_of_a_mapped_blob_leaves_a_hole(void **state)
+{
+	struct fixture *fixture = *state;
+
+	assert_int_equal(create(fixture, 1, 1), 0);
+	assert_int_equal(map(fixture, 1, 0), 0);
+	memset(fixture->base, 0x5a, PAGE);
+	assert_int_equal(hostblob_resource_unref(fixture->device, 1), 0);
+	assert_int_equal(fixture->base[0], 0);
+	assert_empty(fixture);
+	assert_int_equal(create(fixture, 2, 1), 0);
+	assert_int_equal(map(fixture, 2, 0), 0);
+}
+
+static void map_stays_in_the_window(void **state)
+{
+	static const uint64_t bad[] = {
+		WINDOW - PAGE, WINDOW, WINDOW + PAGE, 1, PAGE - 1, PAGE + 1, 1ull << 32,
+		1ull << 63, -PAGE, -2 * PAGE, UINT64_MAX,
+	};
+	struct fixture *fixture = *state;
+
+	assert_int_equal(create(fixture, 1, 2), 0);
+	for (unsigned int i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		assert_int_equal(map(fixture, 1, bad[i]), -EINVAL);
+	assert_int_equal(hostblob_device_usage(fixture->device).mapped_blobs, 0);
+	assert_int_equal(map(fixture, 1, WINDOW - 2 * PAGE), 0);
+}
+
+static void maps_never_overlap(void **state)
+{
+	struct fixture *fixture = *state;
+
+	assert_int_equal(create(fixture, 1, 4), 0);
+	assert_int_equal(create(fixture, 2, 2), 0);
+	assert_int_equal(map(fixture, 1, 8 * PAGE), 0);
+	for (uint64_t page = 0; page < 20; page++) {
+		bool overlaps = page + 2 > 8 && page < 12;
+
+		assert_int_equal(map(fixture, 2, page * PAGE), overlaps ? -EINVAL : 0);
+		assert_int_equal(hostblob_blob_unmap(fixture->device, 2), 0);
+	}
+	assert_int_equal(hostblob_blob_unmap(fixture->device, 1), 0);
+	assert_int_equal(map(fixture, 2, 9 * PAGE), 0);
+	assert_int_equal(map(fixture, 1, 8 * PAGE), -EINVAL);
+}
+
+static void map_needs_the_flag_and_happens_once(void **state)
+{
+	struct fixture *fixture = *state;
+
+	assert_int_equal(hostblob_blob_create(fixture->device, 1, 1, 0, 0, PAGE), 0);
+	assert_int_equal(map(fixture, 1, 0), -EPERM);
+	assert_int_equal(create(fixture, 2, 1), 0);
+	assert_int_equal(map(fixture, 2, 0), 0);
+	assert_int_equal(map(fixture, 2, 0), -EBUSY);
+	assert_int_equal(map(fixture, 2, PAGE), -EBUSY);
+	assert_int_equal(map(fixture, 9, 0), -ENOENT);
+}
+
+static void cycles_leave_nothing_behind(void **state)
+{
+	struct fixture *fixture = *state;
+	unsigned int files = count_files(), mappings = count_mappings();
+
+	for (uint32_t i = 0; i < 10000; i++) {
+		assert_int_equal(create(fixture, i + 1, 2), 0);
+		assert_int_equal(map(fixture, i + 1, (i % 60) * PAGE), 0);
+		fixture->base[(i % 60) * PAGE] = 1;
+		assert_int_equal(hostblob_blob_unmap(fixture->device, i + 1), 0);
+		assert_int_equal(hostblob_resource_unref(fixture->device, i + 1), 0);
+	}
+	assert_int_equal(count_files(), files);
+	assert_int_equal(count_mappings(), mappings);
+	assert_empty(fixture);
+}
+
+static void window_is_aligned_and_its_holes_are_bounded(void **state)
+{
+	uint64_t size = 256ull << 20;
+	struct hostblob_window *window;
+	struct stat status;
+	char path[64], target[64] = "";
+	uint8_t *base;
+	int sink = -1;
+
+	(void)state;
+	assert_int_equal(hostblob_window_create(size, &window), 0);
+	base = hostblob_window_base(window);
+	assert_int_equal((uintptr_t)base % size, 0);
+	for (uint64_t offset = 0; offset < size; offset += PAGE)
+		base[offset] = 1;
+	for (int fd = 0; fd < 64 && sink < 0; fd++) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		if (readlink(path, target, sizeof(target) - 1) > 0 && strstr(target, "hostblob-sink"))
+			sink = fd;
+	}
+	assert_true(sink >= 0);
+	assert_int_equal(fstat(sink, &status), 0);
+	assert_int_equal(status.st_blocks * 512, 16 << 20);
+	hostblob_window_clear_sink(window);
+	assert_int_equal(base[0], 0);
+	assert_int_equal(base[size - PAGE], 0);
+	hostblob_window_destroy(window);
+}
+
+static void window_sizes_are_checked(void **state)
+{
+	static const uint64_t bad[] = { 0, 1, PAGE / 2, 3 * PAGE, UINT64_MAX, 1ull << 63, 1ull << 60 };
+	struct hostblob_window *window;
+
+	(void)state;
+	for (unsigned int i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		assert_true(hostblob_window_create(bad[i], &window) < 0);
+}
+
+/* --- what goes wrong on the host's side -------------------------------------- */
+
+static int fail_to_map(void *opaque, uint64_t offset, const struct hostblob_buffer *buffer)
+{
+	(void)offset;
+	(void)buffer;
+	return *(int *)opaque;
+}
+
+static void do_not_unmap(void *opaque, uint64_t offset, uint64_t size)
+{
+	(void)opaque;
+	(void)offset;
+	(void)size;
+}
+
+static void failed_map_changes_nothing(void **state)
+{
+	struct fixture *fixture = *state;
+	int answer = -ENOMEM;
+	struct hostblob_config config = {
+		.allocator = fixture->allocator,
+		.mapper = { fail_to_map, do_not_unmap, &answer },
+		.window_size = WINDOW,
+	};
+	struct hostblob_device *device;
+	uint32_t map_info;
+
+	assert_int_equal(hostblob_device_create(&config, &device), 0);
+	assert_int_equal(hostblob_context_create(device, 1, 0), 0);
+	assert_int_equal(hostblob_blob_create(device, 1, 1, MAPPABLE, 0, PAGE), 0);
+	assert_int_equal(hostblob_blob_map(device, 1, 0, &map_info), -ENOMEM);
+	assert_int_equal(hostblob_device_usage(device).mapped_blobs, 0);
+	answer = 0;
+	assert_int_equal(hostblob_blob_map(device, 1, 0, &map_info), 0);
+	hostblob_device_destroy(device);
+}
+
+static int fail_to_allocate(struct hostblob_allocator *allocator, uint64_t size,
+			    struct hostblob_buffer *buffer)
+{
+	(void)allocator;
+	(void)size;
+	(void)buffer;
+	return -EIO;
+}
+
+static void failed_allocation_changes_nothing(void **state)
+{
+	static const struct hostblob_allocator_ops ops = { .name = "failing", .allocate = fail_to_allocate };
+	struct hostblob_allocator failing = { .ops = &ops };
+	struct hostblob_config config = { .allocator = &failing, .limits.bytes = PAGE };
+	struct hostblob_device *device;
+
+	(void)state;
+	assert_int_equal(hostblob_device_create(&config, &device), 0);
+	assert_int_equal(hostblob_context_create(device, 1, 0), 0);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(hostblob_blob_create(device, 1, 1, 0, 0, PAGE), -EIO);
+	assert_int_equal(hostblob_device_usage(device).bytes, 0);
+	assert_int_equal(hostblob_device_usage(device).resources, 0);
+	hostblob_device_destroy(device);
+}
+
+static void memfd_buffers_are_zero_and_sealed(void **state)
+{
+	struct fixture *fixture = *state;
+	struct hostblob_buffer buffer;
+	uint8_t *data;
+
+	assert_int_equal(fixture->allocator->ops->allocate(fixture->allocator, 2 * PAGE, &buffer), 0);
+	assert_int_equal(buffer.caching, HOSTBLOB_CACHED);
+	assert_int_equal(ftruncate(buffer.fd, PAGE), -1);
+	assert_int_equal(ftruncate(buffer.fd, 3 * PAGE), -1);
+	data = mmap(NULL, buffer.size, PROT_READ, MAP_SHARED, buffer.fd, 0);
+	assert_ptr_not_equal(data, MAP_FAILED);
+	for (uint64_t i = 0; i < buffer.size; i++)
+		assert_int_equal(data[i], 0);
+	munmap(data, buffer.size);
+	close(buffer.fd);
+}
+
+static void allocators_say_what_is_wrong(void **state)
+{
+	struct hostblob_allocator *allocator = NULL;
+	char error[256];
+	int file = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	(void)state;
+	assert_int_equal(hostblob_allocator_open("vulkan", -1, &allocator, error, sizeof(error)), -ENOENT);
+	assert_non_null(strstr(error, "vulkan"));
+	assert_int_equal(hostblob_allocator_open("dumb", -1, &allocator, error, sizeof(error)), -EINVAL);
+	assert_non_null(strstr(error, "needs a DRM node"));
+	assert_int_equal(hostblob_allocator_open(NULL, file, &allocator, error, sizeof(error)), -EINVAL);
+	assert_non_null(strstr(error, "no DRM node"));
+	assert_int_equal(hostblob_allocator_open("memfd", file, &allocator, error, sizeof(error)), -EINVAL);
+	assert_null(allocator);
+	close(file);
+}
+
+static void responses_are_those_of_the_specification(void **state)
+{
+	(void)state;
+	assert_int_equal(hostblob_virtio_response(0), VIRTIO_GPU_RESP_OK_NODATA);
+	assert_int_equal(hostblob_virtio_response(-ENOENT), VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID);
+	assert_int_equal(hostblob_virtio_response(-ESRCH), VIRTIO_GPU_RESP_ERR_INVALID_CONTEXT_ID);
+	assert_int_equal(hostblob_virtio_response(-EINVAL), VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER);
+	assert_int_equal(hostblob_virtio_response(-ENOSPC), VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY);
+	assert_int_equal(hostblob_virtio_response(-EIO), VIRTIO_GPU_RESP_ERR_UNSPEC);
+	assert_int_equal(hostblob_virtio_response(INT32_MIN), VIRTIO_GPU_RESP_ERR_UNSPEC);
+}
+
+/* --- all together ------------------------------------------------------------ */
+
+/* What a device of 8 ids and 16 pages of window should do, in the plainest way. */
+struct model {
+	uint64_t pages[9]; /* 0: no such blob */
+	int64_t place[9];  /* -1: not mapped */
+};
+
+static bool model_is_free(const struct model *model, uint64_t page, uint64_t pages)
+{
+	for (int id = 1; id <= 8; id++) {
+		if (model->place[id] >= 0 && page < (uint64_t)model->place[id] + model->pages[id] &&
+		    (uint64_t)model->place[id] < page + pages)
+			return false;
+	}
+	return page + pages <= WINDOW / PAGE;
+}
+
+static void random_commands_match_a_model(void **state)
+{
+	struct fixture *fixture = *state;
+	struct model model = { 0 };
+	unsigned int seed = 1;
+
+	memset(model.place, -1, sizeof(model.place));
+	for (int i = 0; i < 100000; i++) {
+		uint32_t id = 1 + (unsigned int)rand_r(&seed) % 8;
+		uint64_t value = (unsigned int)rand_r(&seed) % 70;
+		int expected;
+
+		switch (rand_r(&seed) % 4) {
+		case 0:
+			value = 1 + value % 6;
+			expected = model.pages[id] ? -EEXIST : 0;
+			assert_int_equal(create(fixture, id, value), expected);
+			if (!expected)
+				model.pages[id] = value;
+			break;
+		case 1:
+			expected = !model.pages[id] ? -ENOENT :
+				   model.place[id] >= 0 ? -EBUSY :
+				   model_is_free(&model, value, model.pages[id]) ? 0 : -EINVAL;
+			assert_int_equal(map(fixture, id, value * PAGE), expected);
+			if (!expected) {
+				model.place[id] = (int64_t)value;
+				fixture->base[value * PAGE] = (uint8_t)id;
+			}
+			break;
+		case 2:
+			expected = model.pages[id] ? 0 : -ENOENT;
+			assert_int_equal(hostblob_blob_unmap(fixture->device, id), expected);
+			model.place[id] = -1;
+			break;
+		default:
+			expected = model.pages[id] ? 0 : -ENOENT;
+			assert_int_equal(hostblob_resource_unref(fixture->device, id), expected);
+			model.pages[id] = 0;
+			model.place[id] = -1;
+		}
+		for (id = 1; id <= 8; id++) {
+			if (model.place[id] >= 0)
+				assert_int_equal(fixture->base[model.place[id] * (int64_t)PAGE], id);
+		}
+	}
+}
+
+#define WITH(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define WITH_SMALL(test) cmocka_unit_test_setup_teardown(test, setup_small, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		WITH(context_ids_are_checked),
+		WITH(attach_needs_both_ids),
+		WITH(resource_ids_are_one_space),
+		WITH(resources_of_the_vmm_are_no_blobs),
+		WITH(create_checks_every_argument),
+		WITH_SMALL(bytes_are_limited_and_returned),
+		WITH_SMALL(counts_are_limited),
+		WITH(reset_returns_everything),
+		WITH(map_shows_the_buffer_and_unmap_hides_it),
+		WITH(unref_of_a_mapped_blob_leaves_a_hole),
+		WITH(map_stays_in_the_window),
+		WITH(maps_never_overlap),
+		WITH(map_needs_the_flag_and_happens_once),
+		WITH(cycles_leave_nothing_behind),
+		cmocka_unit_test(window_is_aligned_and_its_holes_are_bounded),
+		cmocka_unit_test(window_sizes_are_checked),
+		WITH(failed_map_changes_nothing),
+		cmocka_unit_test(failed_allocation_changes_nothing),
+		WITH(memfd_buffers_are_zero_and_sealed),
+		cmocka_unit_test(allocators_say_what_is_wrong),
+		cmocka_unit_test(responses_are_those_of_the_specification),
+		WITH(random_commands_match_a_model),
+	};
+
+	return cmocka_run_group_tests_name("libhostblob", tests, NULL, NULL);
+}
