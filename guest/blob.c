@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Creates blobs with blob_id 0, which the device takes as "linear memory of this
+ * size". It needs no context and no capset for that; the kernel makes a context
+ * of its own for each open file.
+ */
+#include "blob.h"
+
+#include <drm/virtgpu_drm.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+#include <xf86drm.h>
+
+/* The window is BAR 4 of QEMU's device; crosvm has it there, too. */
+#define WINDOW_BAR 4
+
+static int is_virtio_gpu(int node)
+{
+	drmVersionPtr version = drmGetVersion(node);
+	int result = version && !strcmp(version->name, "virtio_gpu");
+
+	drmFreeVersion(version);
+	return result;
+}
+
+int blob_open_node(const char *path, char *found, unsigned int found_size)
+{
+	int node;
+
+	for (int minor = 0; !path && minor < 16; minor++) {
+		snprintf(found, found_size, "/dev/dri/card%d", minor);
+		node = open(found, O_RDWR | O_CLOEXEC);
+		if (node < 0)
+			continue;
+		if (is_virtio_gpu(node))
+			return node;
+		close(node);
+	}
+	if (!path) {
+		fputs("guestblob: no virtio-gpu here: load the module virtio_gpu, and give the virtual machine "
+		      "a device such as virtio-gpu-hostblob-pci\n", stderr);
+		return -ENODEV;
+	}
+	snprintf(found, found_size, "%s", path);
+	node = open(path, O_RDWR | O_CLOEXEC);
+	if (node < 0) {
+		int error = errno;
+
+		fprintf(stderr, "guestblob: %s: %s\n", path, strerror(error));
+		return -error;
+	}
+	if (!is_virtio_gpu(node)) {
+		fprintf(stderr, "guestblob: %s is no DRM node of the virtio_gpu driver\n", path);
+		close(node);
+		return -ENODEV;
+	}
+	return node;
+}
+
+int blob_parameter(int node, uint64_t parameter)
+{
+	int value = 0;
+	struct drm_virtgpu_getparam get = { .param = parameter, .value = (uintptr_t)&value };
+
+	return drmIoctl(node, DRM_IOCTL_VIRTGPU_GETPARAM, &get) ? 0 : value;
+}
+
+static int fail(struct blob *blob, const char *what, const char *hint)
+{
+	int error = errno;
+
+	fprintf(stderr, "guestblob: %s of %" PRIu64 " bytes: %s%s%s\n", what, blob->size, strerror(error),
+		*hint ? ": " : "", hint);
+	blob_destroy(blob);
+	return -error;
+}
+
+int blob_create(int node, uint64_t size, struct blob *blob)
+{
+	struct drm_virtgpu_resource_create_blob create = {
+		.blob_mem = VIRTGPU_BLOB_MEM_HOST3D,
+		.blob_flags = VIRTGPU_BLOB_FLAG_USE_MAPPABLE | VIRTGPU_BLOB_FLAG_USE_SHAREABLE,
+		.size = size,
+	};
+	struct drm_virtgpu_map map = { 0 };
+	void *data;
+
+	*blob = (struct blob){ .node = node, .size = size };
+	if (!blob_parameter(node, VIRTGPU_PARAM_RESOURCE_BLOB) ||
+	    !blob_parameter(node, VIRTGPU_PARAM_3D_FEATURES) ||
+	    !blob_parameter(node, VIRTGPU_PARAM_HOST_VISIBLE)) {
+		fputs("guestblob: this virtio-gpu offers no host blobs: the virtual machine needs a device "
+		      "such as virtio-gpu-hostblob-pci\n", stderr);
+		return -ENOTSUP;
+	}
+	if (drmIoctl(node, DRM_IOCTL_VIRTGPU_RESOURCE_CREATE_BLOB, &create))
+		return fail(blob, "creating a blob",
+			    "it has to fit in what is free of the device's window (hostmem=)");
+	blob->handle = create.bo_handle;
+	map.handle = create.bo_handle;
+	if (drmIoctl(node, DRM_IOCTL_VIRTGPU_MAP, &map))
+		return fail(blob, "finding a blob", "");
+	data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, node, (off_t)map.offset);
+	/* The kernel does not wait for the device's answer before this. */
+	if (data == MAP_FAILED)
+		return fail(blob, "mapping a blob",
+			    "the device refused it, or the host has no memory: see the device's limits "
+			    "and the host's log");
+	blob->data = data;
+	return 0;
+}
+
+void blob_destroy(struct blob *blob)
+{
+	if (blob->data)
+		munmap(blob->data, blob->size);
+	if (blob->handle)
+		drmCloseBufferHandle(blob->node, blob->handle);
+	blob->data = NULL;
+	blob->handle = 0;
+}
+
+uint64_t blob_window(int node, char *path, unsigned int path_size)
+{
+	char name[128];
+	uint64_t start = 0, end = 0;
+	struct stat status;
+	FILE *resources;
+
+	if (fstat(node, &status))
+		return 0;
+	snprintf(name, sizeof(name), "/sys/dev/char/%u:%u/device", major(status.st_rdev), minor(status.st_rdev));
+	snprintf(path, path_size, "%s/resource%d", name, WINDOW_BAR);
+	strncat(name, "/resource", sizeof(name) - strlen(name) - 1);
+	resources = fopen(name, "re");
+	if (!resources)
+		return 0;
+	for (int bar = 0; bar <= WINDOW_BAR; bar++) {
+		if (fscanf(resources, "%" SCNx64 " %" SCNx64 " %*x", &start, &end) != 2)
+			start = end = 0;
+	}
+	fclose(resources);
+	return end ? end - start + 1 : 0;
+}

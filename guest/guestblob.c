@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The guest's command: what virtio-gpu offers, and host blobs put to use. Every
+ * subcommand ends with 0, 1 (it went wrong, with a reason) or 2 (bad usage).
+ */
+#include "blob.h"
+#include "picture.h"
+#include "screen.h"
+
+#include <drm/virtgpu_drm.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+struct options {
+	const char *node;
+	const char *output;
+	uint64_t size;
+	uint64_t count;
+	uint32_t width, height;
+	bool screen, hold, reference, json;
+};
+
+static uint64_t page_size;
+
+static void help(FILE *out)
+{
+	fputs("Usage: guestblob COMMAND [OPTION]...\n"
+	      "Use host blobs: memory of the host that a virtio-gpu device maps into this guest.\n\n"
+	      "Commands:\n"
+	      "  info       what the device offers\n"
+	      "  paint      draw a test picture into a blob\n"
+	      "  check      write and read every page of blobs\n"
+	      "  stress     make and free blobs, one after another\n"
+	      "  hole       show that nothing of a blob is left in the window once it is freed\n\n"
+	      "Options:\n"
+	      "  --node PATH       DRM node (default: the first one of virtio_gpu)\n"
+	      "  --size BYTES      size of a blob, with K, M or G (check: 4M, stress: 64K)\n"
+	      "  --count N         how many blobs (check: 1, stress: 1000)\n"
+	      "  --width N, --height N  size of the picture (default: the screen's, or 1280 x 800)\n"
+	      "  --screen          paint: put the blob on the screen\n"
+	      "  --hold            paint: keep it there until standard input ends\n"
+	      "  --output FILE     paint: write the picture to FILE, as PPM\n"
+	      "  --reference       paint: draw into plain memory, with no device\n"
+	      "  --json            print JSON\n"
+	      "  --help, --version\n",
+	      out);
+}
+
+static int parse_number(const char *text, bool with_unit, uint64_t *number)
+{
+	static const char units[] = "KMG";
+	const char *unit;
+	char *end;
+
+	errno = 0;
+	*number = strtoull(text, &end, 10);
+	if (errno || end == text || *text == '-' || *number > UINT64_MAX / 2)
+		return -EINVAL;
+	if (with_unit && *end && (unit = strchr(units, *end))) {
+		unsigned int shift = 10 * (unsigned int)(unit - units + 1);
+
+		if (*number > UINT64_MAX / 2 >> shift)
+			return -EINVAL;
+		*number <<= shift;
+		end++;
+	}
+	return *end || !*number ? -EINVAL : 0;
+}
+
+static int parse_dimension(const char *text, uint32_t *dimension)
+{
+	uint64_t number;
+
+	if (parse_number(text, false, &number) || number > 16384)
+		return -EINVAL;
+	*dimension = (uint32_t)number;
+	return 0;
+}
+
+static int parse(int argc, char **argv, struct options *options)
+{
+	static const struct option names[] = {
+		{ "node", required_argument, NULL, 'n' },  { "size", required_argument, NULL, 's' },
+		{ "count", required_argument, NULL, 'c' }, { "width", required_argument, NULL, 'w' },
+		{ "height", required_argument, NULL, 'h' }, { "screen", no_argument, NULL, 'S' },
+		{ "hold", no_argument, NULL, 'H' },	   { "output", required_argument, NULL, 'o' },
+		{ "reference", no_argument, NULL, 'r' },   { "json", no_argument, NULL, 'j' },
+		{ NULL, 0, NULL, 0 },
+	};
+	int option, result = 0;
+
+	while (!result && (option = getopt_long(argc, argv, "", names, NULL)) != -1) {
+		switch (option) {
+		case 'n': options->node = optarg; break;
+		case 's': result = parse_number(optarg, true, &options->size); break;
+		case 'c': result = parse_number(optarg, false, &options->count); break;
+		case 'w': result = parse_dimension(optarg, &options->width); break;
+		case 'h': result = parse_dimension(optarg, &options->height); break;
+		case 'S': options->screen = true; break;
+		case 'H': options->hold = true; break;
+		case 'o': options->output = optarg; break;
+		case 'r': options->reference = true; break;
+		case 'j': options->json = true; break;
+		default: return -EINVAL;
+		}
+		if (result)
+			fprintf(stderr, "guestblob: '%s' is not a number that makes sense here\n", optarg);
+	}
+	if (!result && optind < argc) {
+		fprintf(stderr, "guestblob: what is '%s'?\n", argv[optind]);
+		result = -EINVAL;
+	}
+	if (!result && !options->width != !options->height) {
+		fputs("guestblob: --width and --height go together\n", stderr);
+		result = -EINVAL;
+	}
+	if (!result && options->reference && options->screen) {
+		fputs("guestblob: --reference uses no device and so no screen\n", stderr);
+		result = -EINVAL;
+	}
+	return result;
+}
+
+static uint64_t round_to_pages(uint64_t size)
+{
+	return (size + page_size - 1) / page_size * page_size;
+}
+
+static int info(const struct options *options)
+{
+	static const struct {
+		const char *name;
+		uint64_t parameter;
+	} features[] = {
+		{ "3d_features", VIRTGPU_PARAM_3D_FEATURES },
+		{ "resource_blob", VIRTGPU_PARAM_RESOURCE_BLOB },
+		{ "host_visible", VIRTGPU_PARAM_HOST_VISIBLE },
+		{ "cross_device", VIRTGPU_PARAM_CROSS_DEVICE },
+		{ "context_init", VIRTGPU_PARAM_CONTEXT_INIT },
+		{ "capset_ids", VIRTGPU_PARAM_SUPPORTED_CAPSET_IDs },
+	};
+	char path[256], window_path[256];
+	int node = blob_open_node(options->node, path, sizeof(path));
+	uint64_t window;
+
+	if (node < 0)
+		return 1;
+	/* Without the feature the BAR is something else. */
+	window = blob_parameter(node, VIRTGPU_PARAM_HOST_VISIBLE) ?
+			 blob_window(node, window_path, sizeof(window_path)) : 0;
+	printf(options->json ? "{\"node\":\"%s\",\"window\":%" PRIu64 : "node           %s\nwindow         %" PRIu64
+	       " bytes\n", path, window);
+	for (unsigned int i = 0; i < sizeof(features) / sizeof(features[0]); i++)
+		printf(options->json ? ",\"%s\":%d" : "%-14s 0x%x\n", features[i].name,
+		       blob_parameter(node, features[i].parameter));
+	if (options->json)
+		puts("}");
+	close(node);
+	return 0;
+}
+
+static int write_picture(const char *path, const uint8_t *pixels, uint32_t width, uint32_t height)
+{
+	FILE *file = fopen(path, "wbe");
+
+	if (!file || picture_write(file, pixels, width, height, width * 4) || fclose(file)) {
+		fprintf(stderr, "guestblob: %s: %s\n", path, strerror(errno));
+		return 1;
+	}
+	return 0;
+}
+
+static int paint_reference(const struct options *options, uint32_t width, uint32_t height)
+{
+	uint8_t *pixels = calloc(height, (size_t)width * 4);
+	int result;
+
+	if (!pixels) {
+		fputs("guestblob: out of memory\n", stderr);
+		return 1;
+	}
+	picture_draw(pixels, width, height, width * 4);
+	result = options->output ? write_picture(options->output, pixels, width, height) : 0;
+	free(pixels);
+	return result;
+}
+
+static void wait_for_end_of_input(void)
+{
+	char bytes[64];
+
+	while (read(STDIN_FILENO, bytes, sizeof(bytes)) > 0)
+		;
+}
+
+static int paint(const struct options *options)
+{
+	uint32_t width = options->width ? options->width : 1280;
+	uint32_t height = options->height ? options->height : 800;
+	struct screen screen;
+	struct blob blob;
+	char path[256];
+	int node, result = 0;
+
+	if (options->reference)
+		return paint_reference(options, width, height);
+	node = blob_open_node(options->node, path, sizeof(path));
+	if (node < 0)
+		return 1;
+	if (options->screen) {
+		if (screen_find(node, options->width, options->height, &screen))
+			return 1;
+		width = screen.mode.hdisplay;
+		height = screen.mode.vdisplay;
+	}
+	if (blob_create(node, round_to_pages((uint64_t)width * height * 4), &blob))
+		return 1;
+	picture_draw(blob.data, width, height, width * 4);
+	if (options->output)
+		result = write_picture(options->output, blob.data, width, height);
+	if (!result && options->screen)
+		result = screen_show(&screen, &blob, width * 4) ? 1 : 0;
+	if (!result)
+		printf(options->json ? "{\"width\":%u,\"height\":%u,\"pages\":%" PRIu64 ",\"screen\":%s}\n" :
+				       "painted %ux%u, %" PRIu64 " pages%s\n",
+		       width, height, blob.size / page_size,
+		       options->json ? options->screen ? "true" : "false" :
+				       options->screen ? ", on the screen" : "");
+	fflush(stdout);
+	if (!result && options->hold)
+		wait_for_end_of_input();
+	blob_destroy(&blob);
+	close(node);
+	return result;
+}
+
+/* The value for one word of one page; no two pages of a run share it. */
+static uint64_t pattern(uint64_t blob, uint64_t page, uint64_t word)
+{
+	return (blob << 48 ^ page << 16 ^ word) * 0x9e3779b97f4a7c15u + 1;
+}
+
+static uint64_t count_good_pages(struct blob *blob, uint64_t number)
+{
+	volatile uint64_t *words = (volatile uint64_t *)blob->data;
+	uint64_t pages = blob->size / page_size, per_page = page_size / 8, good = 0;
+
+	/* First and last word of each page, then the same for reading. */
+	for (uint64_t page = 0; page < pages; page++) {
+		words[page * per_page] = pattern(number, page, 0);
+		words[page * per_page + per_page - 1] = pattern(number, page, per_page - 1);
+	}
+	for (uint64_t page = 0; page < pages; page++)
+		good += words[page * per_page] == pattern(number, page, 0) &&
+			words[page * per_page + per_page - 1] == pattern(number, page, per_page - 1);
+	return good;
+}
+
+static bool is_zero(const struct blob *blob)
+{
+	for (uint64_t byte = 0; byte < blob->size; byte += page_size) {
+		if (blob->data[byte] || blob->data[byte + page_size - 1])
+			return false;
+	}
+	return true;
+}
+
+static int check(const struct options *options)
+{
+	uint64_t size = round_to_pages(options->size ? options->size : 4u << 20);
+	uint64_t count = options->count ? options->count : 1, pages = 0, good = 0, dirty = 0;
+	char path[256];
+	int node = blob_open_node(options->node, path, sizeof(path));
+
+	if (node < 0)
+		return 1;
+	for (uint64_t i = 0; i < count; i++) {
+		struct blob blob;
+
+		if (blob_create(node, size, &blob))
+			return 1;
+		dirty += !is_zero(&blob);
+		pages += size / page_size;
+		good += count_good_pages(&blob, i);
+		blob_destroy(&blob);
+	}
+	close(node);
+	printf(options->json ? "{\"pages\":%" PRIu64 ",\"good\":%" PRIu64 ",\"blobs_not_zero\":%" PRIu64 "}\n" :
+			       "%2$" PRIu64 "/%1$" PRIu64 " pages, %3$" PRIu64 " blobs that were not zero\n",
+	       pages, good, dirty);
+	return good == pages && !dirty ? 0 : 1;
+}
+
+static int stress(const struct options *options)
+{
+	uint64_t size = round_to_pages(options->size ? options->size : 64u << 10);
+	uint64_t count = options->count ? options->count : 1000;
+	char path[256];
+	int node = blob_open_node(options->node, path, sizeof(path));
+
+	if (node < 0)
+		return 1;
+	for (uint64_t i = 0; i < count; i++) {
+		struct blob blob;
+
+		if (blob_create(node, size, &blob))
+			return 1;
+		blob.data[0] = 1;
+		blob.data[size - 1] = 1;
+		blob_destroy(&blob);
+		if (isatty(STDERR_FILENO) && i % 100 == 0)
+			fprintf(stderr, "\r%" PRIu64 " of %" PRIu64, i, count);
+	}
+	close(node);
+	printf(options->json ? "{\"blobs\":%" PRIu64 ",\"bytes\":%" PRIu64 "}\n" :
+			       "%" PRIu64 " blobs of %" PRIu64 " bytes made and freed\n", count, size);
+	return 0;
+}
+
+/* How many pages of the window begin with @secret. */
+static uint64_t find_secret(const volatile uint64_t *window, uint64_t bytes, uint64_t secret)
+{
+	uint64_t found = 0;
+
+	for (uint64_t byte = 0; byte < bytes; byte += page_size)
+		found += window[byte / 8] == secret;
+	return found;
+}
+
+static int hole(const struct options *options)
+{
+	uint64_t secret = 0x5ec7e7b10b5ec7e7u, pages = 256, seen, left = 0, wrong = 0;
+	volatile uint64_t *window;
+	struct blob blob, next;
+	char path[256];
+	int node = blob_open_node(options->node, path, sizeof(path));
+	uint64_t size;
+
+	if (node < 0)
+		return 1;
+	size = blob_window(node, path, sizeof(path));
+	int bar = size ? open(path, O_RDWR | O_CLOEXEC) : -1;
+
+	window = bar < 0 ? MAP_FAILED : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, bar, 0);
+	if (window == MAP_FAILED) {
+		fprintf(stderr, "guestblob: cannot map the window (%s): needs root and, with "
+			"CONFIG_IO_STRICT_DEVMEM, iomem=relaxed on the kernel's command line\n", strerror(errno));
+		return 1;
+	}
+	if (blob_create(node, pages * page_size, &blob))
+		return 1;
+	for (uint64_t page = 0; page < pages; page++)
+		memcpy(blob.data + page * page_size, &secret, sizeof(secret));
+	seen = find_secret(window, size, secret);
+	blob_destroy(&blob);
+	/*
+	 * The kernel has a worker free the blob once the device has answered to other
+	 * commands. Waiting for a command of our own gives it the time that it needs.
+	 */
+	for (int round = 0; round < 1000 && (left = find_secret(window, size, secret)); round++) {
+		if (blob_create(node, page_size, &next))
+			return 1;
+		blob_destroy(&next);
+	}
+	/* The window is one hole, but for a page at most, and must do no harm. */
+	for (uint64_t byte = 0; byte < size; byte += page_size) {
+		window[byte / 8] = byte;
+		wrong += window[byte / 8] != byte;
+	}
+	printf(options->json ? "{\"window\":%" PRIu64 ",\"seen\":%" PRIu64 ",\"left\":%" PRIu64
+			       ",\"wrong\":%" PRIu64 "}\n" :
+			       "window of %" PRIu64 " bytes: %" PRIu64 " pages of the blob seen, %" PRIu64
+			       " left after it was freed, %" PRIu64 " holes that do not take a write\n",
+	       size, seen, left, wrong);
+	close(node);
+	return seen == pages && !left && !wrong ? 0 : 1;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct {
+		const char *name;
+		int (*run)(const struct options *options);
+	} commands[] = {
+		{ "info", info }, { "paint", paint }, { "check", check }, { "stress", stress }, { "hole", hole },
+	};
+	struct options options = { 0 };
+
+	page_size = (uint64_t)sysconf(_SC_PAGESIZE);
+	for (int i = 1; i < argc; i++) {
+		if (!strcmp(argv[i], "--help")) {
+			help(stdout);
+			return 0;
+		}
+		if (!strcmp(argv[i], "--version")) {
+			puts("guestblob " VERSION);
+			return 0;
+		}
+	}
+	for (unsigned int i = 0; argc > 1 && i < sizeof(commands) / sizeof(commands[0]); i++) {
+		if (!strcmp(argv[1], commands[i].name))
+			return parse(argc - 1, argv + 1, &options) ? 2 : commands[i].run(&options);
+	}
+	if (argc > 1)
+		fprintf(stderr, "guestblob: there is no command '%s'\n", argv[1]);
+	help(stderr);
+	return 2;
+}
