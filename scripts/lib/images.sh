@@ -40,6 +40,24 @@ make_host_image() {
 	pack "$root" "$output"
 }
 
+# make_guest_image TREE RELEASE GUESTBLOB OUTPUT: the initrd of a small guest.
+make_guest_image() {
+	local tree=$1 release=$2 guestblob=$3 output=$4 root library
+	root=$(mktemp -d)
+	mkdir -p "$root/bin" "$root/dev" "$root/proc" "$root/sys" "$root/lib/modules/$release"
+	cp /usr/bin/busybox "$guestblob" "$root/bin/"
+	ln -s busybox "$root/bin/sh"
+	install -m755 /hostblob/guest/init "$root/init"
+	ldd "$guestblob" | awk '{ for (i = 1; i <= NF; i++) if ($i ~ "^/") print $i }' | while read -r library; do
+		mkdir -p "$root/${library%/*}"
+		cp "$library" "$root/$library"
+	done
+	add_modules "$tree" "$release" "$root" virtio_pci virtio_gpu
+	cp "$tree/lib/modules/$release"/modules.{order,builtin,builtin.modinfo} "$root/lib/modules/$release/"
+	depmod -b "$root" "$release"
+	pack "$root" "$output"
+}
+
 # pack FOLDER OUTPUT: a cpio that the kernel can join with others.
 pack() {
 	(cd "$1" && find . -mindepth 1 | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0) >"$2.partial"

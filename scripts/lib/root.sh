@@ -8,7 +8,7 @@ root=$cache/root
 packages=(
 	# building
 	bc bison build-essential ca-certificates ccache cpio file flex git kmod
-	libcmocka-dev libdrm-dev libelf-dev libglib2.0-dev libpixman-1-dev
+	libcmocka-dev libdrm-dev libelf-dev libfdt-dev libglib2.0-dev libpixman-1-dev
 	libpng-dev libssl-dev meson ninja-build pahole pkgconf python3
 	python3-venv rsync xz-utils zstd
 	# running: the emulator, and what the emulated hosts and guests need

@@ -138,10 +138,14 @@ static int measure(const struct options *options, struct measurement *result)
 		goto out;
 	int node = node_open(options->node, result->driver, sizeof(result->driver));
 
-	if (node < 0) {
+	error = node;
+	if (node == -ENODEV) {
 		printf("skipped: %s\n", options->node ? "the node has no driver that is known to use TTM" :
 							"no DRM node of qxl, bochs-drm or radeon here");
-		error = -ENODEV;
+		goto out;
+	}
+	if (node < 0) {
+		fprintf(stderr, "%s: %s\n", options->node, strerror(-node));
 		goto out;
 	}
 	error = buffer_create(node, result->driver, options->path, count * PAGE_BYTES, &buffer);
@@ -184,7 +188,7 @@ static int measure(const struct options *options, struct measurement *result)
 		result->written += writes[page] == PAGE_REACHED && arrived;
 		result->wrong += reads[page] == PAGE_WRONG_DATA || (writes[page] == PAGE_REACHED) != arrived;
 		result->heads += before[page] != 0;
-		result->references_changed |= before[page] != after[page];
+		result->references_changed |= result->structure_known && before[page] != after[page];
 		result->only_heads &= (before[page] != 0) == (reads[page] == PAGE_REACHED) &&
 				      (before[page] != 0) == (writes[page] == PAGE_REACHED);
 	}
