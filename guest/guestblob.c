@@ -253,21 +253,24 @@ static uint64_t count_good_pages(struct blob *blob, uint64_t number)
 	volatile uint64_t *words = (volatile uint64_t *)blob->data;
 	uint64_t pages = blob->size / page_size, per_page = page_size / 8, good = 0;
 
-	/* First and last word of each page, then the same for reading. */
 	for (uint64_t page = 0; page < pages; page++) {
-		words[page * per_page] = pattern(number, page, 0);
-		words[page * per_page + per_page - 1] = pattern(number, page, per_page - 1);
+		for (uint64_t word = 0; word < per_page; word++)
+			words[page * per_page + word] = pattern(number, page, word);
 	}
-	for (uint64_t page = 0; page < pages; page++)
-		good += words[page * per_page] == pattern(number, page, 0) &&
-			words[page * per_page + per_page - 1] == pattern(number, page, per_page - 1);
+	for (uint64_t page = 0; page < pages; page++) {
+		uint64_t right = 0;
+
+		for (uint64_t word = 0; word < per_page; word++)
+			right += words[page * per_page + word] == pattern(number, page, word);
+		good += right == per_page;
+	}
 	return good;
 }
 
 static bool is_zero(const struct blob *blob)
 {
-	for (uint64_t byte = 0; byte < blob->size; byte += page_size) {
-		if (blob->data[byte] || blob->data[byte + page_size - 1])
+	for (uint64_t byte = 0; byte < blob->size; byte++) {
+		if (blob->data[byte])
 			return false;
 	}
 	return true;
@@ -347,7 +350,11 @@ static int hole(const struct options *options)
 	if (node < 0)
 		return 1;
 	size = blob_window(node, path, sizeof(path));
-	int bar = size ? open(path, O_RDWR | O_CLOEXEC) : -1;
+	if (!size) {
+		fputs("guestblob: sysfs does not tell where the window is\n", stderr);
+		return 1;
+	}
+	int bar = open(path, O_RDWR | O_CLOEXEC);
 
 	window = bar < 0 ? MAP_FAILED : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, bar, 0);
 	if (window == MAP_FAILED) {

@@ -82,6 +82,5 @@ int screen_show(const struct screen *screen, const struct blob *blob, uint32_t s
 	if (drmModeSetCrtc(blob->node, screen->crtc, framebuffer, 0, 0, &connector, 1, &mode))
 		return failed("putting the framebuffer on the screen");
 	/* The device reads the blob when it is told that it changed. */
-	drmModeDirtyFB(blob->node, framebuffer, NULL, 0);
-	return 0;
+	return drmModeDirtyFB(blob->node, framebuffer, NULL, 0) ? failed("updating the screen") : 0;
 }

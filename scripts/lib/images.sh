@@ -22,19 +22,23 @@ add_modules() {
 	done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | sort -u | while read -r path; do
 		target=$root/lib/modules/$release/$(basename "${path%.xz}")
 		mkdir -p "${target%/*}"
-		xz -dc "$path" >"$target"
+		case $path in
+		*.xz) xz -dc "$path" >"$target" ;;
+		*) cp "$path" "$target" ;;
+		esac
 	done
 }
 
-# make_host_image TREE RELEASE OUTPUT: the initrd of an emulated host.
+# make_host_image TREE RELEASE OUTPUT DRIVER...: the initrd of an emulated host.
 make_host_image() {
 	local tree=$1 release=$2 output=$3 root
+	shift 3
 	root=$(mktemp -d)
 	mkdir -p "$root/bin" "$root/dev" "$root/proc" "$root/sys" "$root/lib/modules/$release"
 	cp /usr/bin/busybox "$root/bin/"
 	ln -s busybox "$root/bin/sh"
 	install -m755 /hostblob/scripts/lib/host-init "$root/init"
-	add_modules "$tree" "$release" "$root" virtio_pci 9pnet_virtio 9p kvm_amd qxl bochs radeon
+	add_modules "$tree" "$release" "$root" virtio_pci 9pnet_virtio 9p kvm_amd "$@"
 	cp "$tree/lib/modules/$release"/modules.{order,builtin,builtin.modinfo} "$root/lib/modules/$release/"
 	depmod -b "$root" "$release"
 	pack "$root" "$output"

@@ -24,11 +24,15 @@
 
 enum expectation { EXPECT_NOTHING, EXPECT_ALL, EXPECT_HEADS };
 
+/* What is expected of the page_ref tracepoints, if they are to be used. */
+enum tracing { TRACE_NOTHING, TRACE_NO_REFERENCES, TRACE_SOME_REFERENCES };
+
 struct options {
 	const char *node;
 	uint64_t pages;
 	enum buffer_path path;
 	enum expectation expect;
+	enum tracing references;
 	bool json;
 };
 
@@ -39,6 +43,7 @@ struct measurement {
 	uint64_t heads;
 	bool references_changed;
 	bool only_heads; /* reached are exactly the pages with a reference count */
+	struct reference_events events;
 	char blocks[256];
 };
 
@@ -52,6 +57,9 @@ static void help(FILE *out)
 	      "  --expect all         fail unless the guest reaches every page\n"
 	      "  --expect heads       fail unless it reaches exactly the pages that have a\n"
 	      "                       reference count, as on a kernel before 6.13\n"
+	      "  --references none    fail if KVM changes a page's reference count, even for a\n"
+	      "                       moment; needs a kernel with CONFIG_DEBUG_PAGE_REF\n"
+	      "  --references some    fail unless it gets and puts references\n"
 	      "  --json               for programs\n"
 	      "  --help               this text\n\n"
 	      "Exit status: 0 as expected, 1 not so, 2 bad usage, 77 skipped.\n",
@@ -63,6 +71,7 @@ static int parse(int argc, char **argv, struct options *options)
 	static const struct option names[] = {
 		{ "node", required_argument, NULL, 'n' },   { "pages", required_argument, NULL, 'p' },
 		{ "path", required_argument, NULL, 'm' },   { "expect", required_argument, NULL, 'e' },
+		{ "references", required_argument, NULL, 'r' },
 		{ "json", no_argument, NULL, 'j' },	    { "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -90,6 +99,11 @@ static int parse(int argc, char **argv, struct options *options)
 			if (strcmp(optarg, "all") && strcmp(optarg, "heads"))
 				return -EINVAL;
 			options->expect = strcmp(optarg, "all") ? EXPECT_HEADS : EXPECT_ALL;
+			break;
+		case 'r':
+			if (strcmp(optarg, "none") && strcmp(optarg, "some"))
+				return -EINVAL;
+			options->references = strcmp(optarg, "none") ? TRACE_SOME_REFERENCES : TRACE_NO_REFERENCES;
 			break;
 		case 'j':
 			options->json = true;
@@ -121,6 +135,17 @@ static void describe_blocks(const uint64_t *pfns, const int32_t *references, uin
 	}
 	if (used >= size)
 		memcpy(text + size - 4, "...", 4);
+}
+
+/* The buffer has to be one stretch, or others' pages would be traced as well. */
+static int start_tracing(const uint64_t *pfns, uint64_t count, const char **why)
+{
+	*why = "the buffer is not one stretch of page frames";
+	for (uint64_t page = 1; page < count; page++) {
+		if (pfns[page] != pfns[0] + page)
+			return -ENODATA;
+	}
+	return pages_trace_references(pfns[0], pfns[count - 1], why);
 }
 
 static int measure(const struct options *options, struct measurement *result)
@@ -171,9 +196,17 @@ static int measure(const struct options *options, struct measurement *result)
 	error = machine_create(&machine, for_guest, count * PAGE_BYTES);
 	if (error)
 		goto out;
+	if (options->references && (!result->structure_known || start_tracing(pfns, count, &why))) {
+		printf("skipped: %s\n", why);
+		machine_destroy(&machine);
+		error = -ENODEV;
+		goto out;
+	}
 	error = machine_read_pages(&machine, count, HOST_VALUE, reads);
 	if (!error)
 		error = machine_write_pages(&machine, count, GUEST_VALUE, writes);
+	if (options->references)
+		pages_stop_tracing_references(&result->events);
 	if (!error && result->structure_known)
 		result->structure_known = !pages_references(pfns, count, after, &why);
 	machine_destroy(&machine);
@@ -207,7 +240,13 @@ out:
 
 static bool as_expected(const struct options *options, const struct measurement *result)
 {
+	const struct reference_events *events = &result->events;
+
 	if (result->wrong || result->references_changed)
+		return false;
+	if (options->references == TRACE_NO_REFERENCES && (events->gets || events->puts || events->others))
+		return false;
+	if (options->references == TRACE_SOME_REFERENCES && (!events->gets || !events->puts))
 		return false;
 	switch (options->expect) {
 	case EXPECT_ALL:
@@ -247,5 +286,8 @@ int main(int argc, char **argv)
 		       "  wrong %" PRIu64 "%s  blocks %s\n",
 		       result.driver, path, options.pages, result.read, result.written, result.wrong,
 		       result.references_changed ? "  REFERENCE COUNTS CHANGED" : "", result.blocks);
+	if (options.references && !options.json)
+		printf("references: %" PRIu64 " gets, %" PRIu64 " puts, %" PRIu64 " other changes\n",
+		       result.events.gets, result.events.puts, result.events.others);
 	return passed ? 0 : 1;
 }

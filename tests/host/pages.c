@@ -186,3 +186,40 @@ out:
 	close(kcore);
 	return result;
 }
+
+int pages_trace_references(uint64_t first, uint64_t last, const char **why)
+{
+	int result;
+
+	*why = "no page_ref tracepoints (needs root, tracefs, and a kernel with CONFIG_DEBUG_PAGE_REF)";
+	clear_trace();
+	result = write_file(TRACEFS "events/page_ref/filter",
+			    "common_pid == %d && pfn >= %" PRIu64 " && pfn <= %" PRIu64 "\n", getpid(), first, last);
+	if (result)
+		return result;
+	return write_file(TRACEFS "events/page_ref/enable", "1\n");
+}
+
+void pages_stop_tracing_references(struct reference_events *events)
+{
+	FILE *trace;
+	char line[512];
+
+	*events = (struct reference_events){ 0 };
+	write_file(TRACEFS "events/page_ref/enable", "0\n");
+	trace = fopen(TRACEFS "trace", "re");
+	if (!trace)
+		return;
+	while (fgets(line, sizeof(line), trace)) {
+		/* What get_page_unless_zero() and put_page() come to. */
+		if (strstr(line, " page_ref_mod_unless: "))
+			events->gets += strstr(line, "ret=1") != NULL;
+		else if (strstr(line, " page_ref_mod_and_test: "))
+			events->puts++;
+		else if (strstr(line, " page_ref_"))
+			events->others++;
+	}
+	fclose(trace);
+	write_file(TRACEFS "events/page_ref/filter", "0\n");
+	clear_trace();
+}
