@@ -7,9 +7,13 @@
 #include "hostblob.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <linux/virtio_gpu.h>
 #include <search.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define BLOB_FLAGS (VIRTIO_GPU_BLOB_FLAG_USE_MAPPABLE | VIRTIO_GPU_BLOB_FLAG_USE_SHAREABLE | \
@@ -45,6 +49,7 @@ struct hostblob_device {
 	void *contexts;	 /* trees of <search.h> */
 	void *resources;
 	void *mapped; /* of struct range */
+	uint64_t failures; /* of the allocator and the mapper */
 };
 
 static int by_id(const void *a, const void *b)
@@ -83,6 +88,28 @@ static void nothing(void *unused)
 	(void)unused;
 }
 
+/* A guest can repeat what fails for as long as it likes: the log grows slower. */
+static void log_failure(struct hostblob_device *device, const char *what, uint64_t size, int result)
+{
+	char line[160];
+
+	device->failures++;
+	if (!device->config.log || (device->failures & (device->failures - 1)))
+		return;
+	snprintf(line, sizeof(line), "%s a host blob of %" PRIu64 " bytes failed: %s (failure %" PRIu64 ")",
+		 what, size, strerror(-result), device->failures);
+	device->config.log(device->config.log_opaque, line);
+}
+
+static uint32_t default_blobs(void)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) || files.rlim_cur / 2 > 16384)
+		return 16384;
+	return (uint32_t)(files.rlim_cur / 2);
+}
+
 int hostblob_device_create(const struct hostblob_config *config, struct hostblob_device **result)
 {
 	uint64_t size = config->window_size;
@@ -101,7 +128,7 @@ int hostblob_device_create(const struct hostblob_config *config, struct hostblob
 	if (!device->limits.bytes)
 		device->limits.bytes = size;
 	if (!device->limits.blobs)
-		device->limits.blobs = 16384;
+		device->limits.blobs = default_blobs();
 	if (!device->limits.contexts)
 		device->limits.contexts = 4096;
 	if (!device->limits.resources)
@@ -259,8 +286,10 @@ int hostblob_blob_create(struct hostblob_device *device, uint32_t context_id, ui
 		return -ENOSPC;
 
 	result = allocator->ops->allocate(allocator, size, &buffer);
-	if (result)
+	if (result) {
+		log_failure(device, "allocating", size, result);
 		return result;
+	}
 	resource = add_resource(device, resource_id);
 	if (!resource) {
 		close(buffer.fd);
@@ -304,6 +333,7 @@ int hostblob_blob_map(struct hostblob_device *device, uint32_t resource_id, uint
 	result = device->config.mapper.map(device->config.mapper.opaque, offset, &resource->buffer);
 	if (result) {
 		tdelete(range, &device->mapped, by_place);
+		log_failure(device, "mapping", range->size, result);
 		return result;
 	}
 	resource->mapped = true;

@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: MIT
 /*
  * The window of a VMM that maps in its own process: one reservation, which is
- * never shorter and never has a gap, with buffers laid over it by MAP_FIXED. KVM
+ * never shorter and never has a gap, with buffers and the sink laid over it. KVM
  * follows through its mmu_notifier, so that no memslot changes.
  */
 #include "hostblob.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+/* Given back when the process has no mappings left, so that unmapping can't fail. */
+#define SPARE_MAPPINGS 16
 
 /* A process may have 65530 mappings; an 8 GiB window needs 512 of them idle. */
 #define SINK_MAX (16ull << 20)
@@ -21,15 +25,25 @@ struct hostblob_window {
 	uint64_t size;
 	int sink;
 	uint64_t sink_size;
+	uint8_t *spare;
 };
 
-static int lay(struct hostblob_window *window, uint64_t offset, uint64_t size, int fd,
-	       uint64_t fd_offset)
+/* Guest memory belongs in no child process, and a guest's buffers in no core dump. */
+static void keep_private(void *address, uint64_t size)
+{
+	madvise(address, size, MADV_DONTFORK);
+	madvise(address, size, MADV_DONTDUMP);
+}
+
+static int lay(struct hostblob_window *window, uint64_t offset, uint64_t size, uint64_t sink_offset)
 {
 	void *address = mmap(window->base + offset, size, PROT_READ | PROT_WRITE,
-			     MAP_SHARED | MAP_FIXED, fd, (off_t)fd_offset);
+			     MAP_SHARED | MAP_FIXED, window->sink, (off_t)sink_offset);
 
-	return address == MAP_FAILED ? -errno : 0;
+	if (address == MAP_FAILED)
+		return -errno;
+	keep_private(address, size);
+	return 0;
 }
 
 /* Each offset of the window always has the same place in the sink. */
@@ -38,7 +52,7 @@ static int lay_sink(struct hostblob_window *window, uint64_t offset, uint64_t si
 	while (size) {
 		uint64_t place = offset % window->sink_size;
 		uint64_t length = window->sink_size - place < size ? window->sink_size - place : size;
-		int result = lay(window, offset, length, window->sink, place);
+		int result = lay(window, offset, length, place);
 
 		if (result)
 			return result;
@@ -48,15 +62,58 @@ static int lay_sink(struct hostblob_window *window, uint64_t offset, uint64_t si
 	return 0;
 }
 
+static size_t page_bytes(void)
+{
+	return (size_t)sysconf(_SC_PAGESIZE);
+}
+
+static void release_spare(struct hostblob_window *window)
+{
+	if (window->spare)
+		munmap(window->spare, SPARE_MAPPINGS * page_bytes());
+	window->spare = NULL;
+}
+
+/* Neighbours with different protection are mappings of their own. */
+static int make_spare(struct hostblob_window *window)
+{
+	void *spare;
+
+	if (window->spare)
+		return 0;
+	spare = mmap(NULL, SPARE_MAPPINGS * page_bytes(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (spare == MAP_FAILED)
+		return -errno;
+	window->spare = spare;
+	for (unsigned int i = 1; i < SPARE_MAPPINGS; i += 2) {
+		if (mprotect(window->spare + i * page_bytes(), page_bytes(), PROT_READ)) {
+			int error = errno;
+
+			release_spare(window);
+			return -error;
+		}
+	}
+	return 0;
+}
+
 /*
- * A failed MAP_FIXED may have removed what was there. Whatever the process maps
- * next could land in the gap, in the guest's reach: only the sink or an end will
- * do.
+ * The sink takes several mappings where a large buffer took one, and the process
+ * may have too many. Then it becomes one mapping, which costs memory of its own,
+ * from the same file. Whatever the process maps next could land in a gap, in the
+ * guest's reach: if nothing fits, only an end will do.
  */
 static void restore_sink(struct hostblob_window *window, uint64_t offset, uint64_t size)
 {
-	if (lay_sink(window, offset, size))
+	if (!lay_sink(window, offset, size))
+		return;
+	release_spare(window);
+	if (lay(window, offset, size, offset))
 		abort();
+}
+
+static bool has_gap(struct hostblob_window *window, uint64_t offset, uint64_t size)
+{
+	return msync(window->base + offset, size, MS_ASYNC) && errno == ENOMEM;
 }
 
 static int make_sink(uint64_t size)
@@ -97,14 +154,14 @@ int hostblob_window_create(uint64_t size, struct hostblob_window **result)
 	struct hostblob_window *window;
 	int error = -ENOMEM;
 
-	if (!size || (size & (size - 1)) || size < (uint64_t)sysconf(_SC_PAGESIZE))
+	if (!size || (size & (size - 1)) || size < page_bytes())
 		return -EINVAL;
 	window = calloc(1, sizeof(*window));
 	if (!window)
 		return -ENOMEM;
 	window->size = size;
 	window->sink_size = size < SINK_MAX ? size : SINK_MAX;
-	window->sink = make_sink(window->sink_size);
+	window->sink = make_sink(size);
 	if (window->sink < 0) {
 		error = window->sink;
 		goto free_window;
@@ -113,6 +170,8 @@ int hostblob_window_create(uint64_t size, struct hostblob_window **result)
 	if (!window->base)
 		goto close_sink;
 	error = lay_sink(window, 0, size);
+	if (!error)
+		error = make_spare(window);
 	if (error)
 		goto release;
 	*result = window;
@@ -130,6 +189,7 @@ void hostblob_window_destroy(struct hostblob_window *window)
 {
 	if (!window)
 		return;
+	release_spare(window);
 	munmap(window->base, window->size);
 	close(window->sink);
 	free(window);
@@ -143,11 +203,27 @@ void *hostblob_window_base(const struct hostblob_window *window)
 static int window_map(void *opaque, uint64_t offset, const struct hostblob_buffer *buffer)
 {
 	struct hostblob_window *window = opaque;
-	int result = lay(window, offset, buffer->size, buffer->fd, 0);
+	int error = make_spare(window);
+	void *address;
 
-	if (result)
+	if (error)
+		return error;
+	/*
+	 * Mapped elsewhere first: where a driver refuses, MAP_FIXED has removed what
+	 * was there, and another thread's mapping may land in the gap.
+	 */
+	address = mmap(NULL, buffer->size, PROT_READ | PROT_WRITE, MAP_SHARED, buffer->fd, 0);
+	if (address == MAP_FAILED)
+		return -errno;
+	keep_private(address, buffer->size);
+	if (mremap(address, buffer->size, buffer->size, MREMAP_MAYMOVE | MREMAP_FIXED,
+		   window->base + offset) != MAP_FAILED)
+		return 0;
+	error = errno;
+	munmap(address, buffer->size);
+	if (has_gap(window, offset, buffer->size))
 		restore_sink(window, offset, buffer->size);
-	return result;
+	return -error;
 }
 
 static void window_unmap(void *opaque, uint64_t offset, uint64_t size)
@@ -166,5 +242,5 @@ struct hostblob_mapper hostblob_window_mapper(struct hostblob_window *window)
 
 void hostblob_window_clear_sink(struct hostblob_window *window)
 {
-	fallocate(window->sink, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)window->sink_size);
+	fallocate(window->sink, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)window->size);
 }

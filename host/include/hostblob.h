@@ -123,7 +123,8 @@ struct hostblob_window;
  * address and a host address agree modulo 2 MiB. It is mapped readable and
  * writable from end to end for as long as it lives: where no buffer is mapped
  * there is the sink, a bounded amount of memory that appears many times over
- * and holds nothing of any buffer. One KVM memslot can therefore cover all of it
+ * and holds nothing of any buffer. The window is in no core dump and is not
+ * inherited by fork(). One KVM memslot can therefore cover all of it
  * for the life of the VM.
  */
 int hostblob_window_create(uint64_t size, struct hostblob_window **window);
@@ -149,7 +150,8 @@ void hostblob_window_clear_sink(struct hostblob_window *window);
 /**
  * struct hostblob_limits - what one guest may hold; 0 means the default
  * @bytes: sum of all host blobs, mapped or not (default: the window's size)
- * @blobs: host blobs (default 16384)
+ * @blobs: host blobs (default 16384, or half of RLIMIT_NOFILE if that is less:
+ *	each takes a file descriptor, and two mappings while it is mapped)
  * @contexts: contexts (default 4096)
  * @resources: resource ids, the VMM's own included (default 65536)
  */
@@ -167,8 +169,9 @@ struct hostblob_limits {
  * @window_size: bytes that @mapper can place buffers in; a power of two, or 0
  *	where blobs can be made but not mapped
  * @limits: copied
- * @log: receives one line, with no newline, for each thing that went wrong on
- *	the host's side (never for a guest's bad input). May be NULL.
+ * @log: receives one line, with no newline, where the allocator or the mapper
+ *	failed; not each time, if it happens often, and never for what the device
+ *	refuses by itself. May be NULL.
  * @log_opaque: handed to @log
  */
 struct hostblob_config {

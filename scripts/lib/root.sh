@@ -23,6 +23,15 @@ mirror_of() {
 		awk -F'|' -v label="$1" '$1 == "Debian" && $2 == label { print $3; exit }'
 }
 
+# Whether there is a network, as apt sees it.
+mirror_answers() {
+	local answer
+	answer=$(mktemp)
+	/usr/lib/apt/apt-helper -o Acquire::Retries=0 download-file "$(mirror_of Debian)dists/trixie/InRelease" "$answer" >/dev/null 2>&1 ||
+		{ rm -f "$answer" && return 1; }
+	rm -f "$answer"
+}
+
 # in_root COMMAND...: run it inside the root, with the checkout at /hostblob and
 # the cache at /cache. Mounts are private to the command: nothing is left behind.
 in_root() {

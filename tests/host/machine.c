@@ -16,8 +16,6 @@
 #include <unistd.h>
 
 #define PAGE_BYTES 4096
-#define CODE_ADDRESS 0x1000
-#define MEMORY_ADDRESS 0x10000000
 
 /* EBX: address, ESI: value, EDI: end. After a fault the guest goes on at `next`. */
 struct loop {
@@ -60,16 +58,16 @@ static int failed(const char *what)
 	return -error;
 }
 
-static int add_slot(struct machine *machine, uint32_t slot, uint64_t address, void *memory,
-		    uint64_t size)
+int machine_set_memory(struct machine *machine, uint32_t slot, uint64_t address, void *memory,
+		       uint64_t size)
 {
-	struct kvm_userspace_memory_region region = {
-		.slot = slot,
-		.guest_phys_addr = address,
-		.memory_size = size,
-		.userspace_addr = (uint64_t)(uintptr_t)memory,
-	};
+	struct kvm_userspace_memory_region region = { .slot = slot };
 
+	/* Deleting a slot that there is not gives EINVAL, and does no harm. */
+	ioctl(machine->vm, KVM_SET_USER_MEMORY_REGION, &region);
+	region.guest_phys_addr = address;
+	region.memory_size = size;
+	region.userspace_addr = (uint64_t)(uintptr_t)memory;
 	return ioctl(machine->vm, KVM_SET_USER_MEMORY_REGION, &region) ?
 		       failed("KVM_SET_USER_MEMORY_REGION") : 0;
 }
@@ -91,7 +89,7 @@ static int enter_protected_mode(struct machine *machine)
 	return ioctl(machine->vcpu, KVM_SET_SREGS, &registers) ? failed("KVM_SET_SREGS") : 0;
 }
 
-int machine_create(struct machine *machine, void *memory, uint64_t size)
+int machine_create(struct machine *machine)
 {
 	int result;
 
@@ -117,9 +115,7 @@ int machine_create(struct machine *machine, void *memory, uint64_t size)
 
 	ioctl(machine->vm, KVM_SET_TSS_ADDR, 0xfffbd000);
 	ioctl(machine->vm, KVM_SET_IDENTITY_MAP_ADDR, &identity_map);
-	result = add_slot(machine, 0, CODE_ADDRESS, machine->code, PAGE_BYTES);
-	if (!result)
-		result = add_slot(machine, 1, MEMORY_ADDRESS, memory, size);
+	result = machine_set_memory(machine, 0, MACHINE_CODE, machine->code, PAGE_BYTES);
 	if (result)
 		goto error;
 	machine->vcpu = ioctl(machine->vm, KVM_CREATE_VCPU, 0);
@@ -159,11 +155,11 @@ static int run_loop(struct machine *machine, const struct loop *loop, uint64_t c
 		    enum page_result *results)
 {
 	struct kvm_regs registers = {
-		.rip = CODE_ADDRESS,
+		.rip = MACHINE_CODE,
 		.rflags = 2,
-		.rbx = MEMORY_ADDRESS,
+		.rbx = MACHINE_MEMORY,
 		.rsi = first,
-		.rdi = MEMORY_ADDRESS + count * PAGE_BYTES,
+		.rdi = MACHINE_MEMORY + count * PAGE_BYTES,
 	};
 
 	memcpy(machine->code, loop->code, sizeof(loop->code));
@@ -185,7 +181,7 @@ static int run_loop(struct machine *machine, const struct loop *loop, uint64_t c
 		}
 		if (ioctl(machine->vcpu, KVM_GET_REGS, &registers))
 			return failed("KVM_GET_REGS");
-		uint64_t page = (registers.rbx - MEMORY_ADDRESS) / PAGE_BYTES;
+		uint64_t page = (registers.rbx - MACHINE_MEMORY) / PAGE_BYTES;
 
 		if (page >= count) {
 			fprintf(stderr, "KVM_RUN: fault outside of the memory under test\n");
@@ -194,7 +190,7 @@ static int run_loop(struct machine *machine, const struct loop *loop, uint64_t c
 		results[page] = faulted ? PAGE_FAULT : PAGE_WRONG_DATA;
 		if (!faulted)
 			continue;
-		registers.rip = CODE_ADDRESS + loop->next;
+		registers.rip = MACHINE_CODE + loop->next;
 		if (ioctl(machine->vcpu, KVM_SET_REGS, &registers))
 			return failed("KVM_SET_REGS");
 	}

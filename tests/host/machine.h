@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The smallest virtual machine that can touch memory: one vCPU in 32-bit
- * protected mode without paging, a page of code, and one memslot under test.
+ * protected mode without paging, and a page of code in memslot 0.
  */
 #ifndef MACHINE_H
 #define MACHINE_H
 
 #include <stdint.h>
+
+#define MACHINE_CODE 0x1000
+#define MACHINE_MEMORY 0x10000000 /* where the memory under test is */
 
 struct machine {
 	int kvm, vm, vcpu;
@@ -19,11 +22,18 @@ struct machine {
 enum page_result { PAGE_REACHED, PAGE_WRONG_DATA, PAGE_FAULT };
 
 /* Return 0, or a negative errno after a message on stderr. */
-int machine_create(struct machine *machine, void *memory, uint64_t size);
+int machine_create(struct machine *machine);
 void machine_destroy(struct machine *machine);
 
 /*
- * The guest reads the first word of each page and compares it with @first plus
+ * Make @memory the machine's at @address, in the place of what @slot was, so that
+ * KVM starts anew with it.
+ */
+int machine_set_memory(struct machine *machine, uint32_t slot, uint64_t address, void *memory,
+		       uint64_t size);
+
+/*
+ * The guest reads the first word of each page at MACHINE_MEMORY and compares it with @first plus
  * the page's number, or writes that value to the third word. A page where
  * KVM_RUN fails with -EFAULT is noted and skipped. Any other failure is returned
  * as a negative errno after a message on stderr.

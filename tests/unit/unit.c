@@ -429,6 +429,83 @@ static void failed_map_changes_nothing(void **state)
 	hostblob_device_destroy(device);
 }
 
+/* Splits mappings until the process may have no more. The caller unmaps it. */
+static uint8_t *use_up_mappings(size_t size)
+{
+	uint8_t *filler = mmap(NULL, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	assert_ptr_not_equal(filler, MAP_FAILED);
+	for (size_t place = 0; place < size; place += 2 * PAGE) {
+		if (mprotect(filler + place, PAGE, PROT_NONE)) {
+			assert_int_equal(errno, ENOMEM);
+			return filler;
+		}
+	}
+	fail_msg("this process may have too many mappings for the test");
+	return filler;
+}
+
+/* The sanitizer must not need a mapping of its own where there is none left. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+	return "clear_shadow_mmap_threshold=1073741824";
+}
+
+static void no_more_mappings_is_no_end(void **state)
+{
+	struct fixture *fixture = *state;
+	uint64_t size = 64ull << 20, filler_size = 1ull << 30;
+	struct hostblob_buffer large, small;
+	struct hostblob_window *window;
+
+	assert_int_equal(hostblob_window_create(size, &window), 0);
+	struct hostblob_mapper mapper = hostblob_window_mapper(window);
+	volatile uint8_t *base = hostblob_window_base(window);
+	unsigned int mappings = count_mappings();
+
+	assert_int_equal(fixture->allocator->ops->allocate(fixture->allocator, size / 2, &large), 0);
+	assert_int_equal(fixture->allocator->ops->allocate(fixture->allocator, PAGE, &small), 0);
+	assert_int_equal(mapper.map(mapper.opaque, 0, &large), 0);
+	base[0] = base[size / 2 - 1] = 1;
+	base[size - 3 * PAGE] = 2;
+
+	uint8_t *filler = use_up_mappings(filler_size);
+	int result = mapper.map(mapper.opaque, size - 3 * PAGE, &small);
+	uint8_t sink = base[size - 3 * PAGE];
+
+	/* Two mappings of the sink are to take the place of one of the blob. */
+	mapper.unmap(mapper.opaque, 0, size / 2);
+	uint8_t first = base[0], last = base[size / 2 - 1];
+
+	munmap(filler, filler_size);
+	assert_int_equal(result, -ENOMEM);
+	assert_int_equal(sink, 2);
+	assert_int_equal(first, 0);
+	assert_int_equal(last, 0);
+	assert_true(count_mappings() <= mappings);
+	assert_int_equal(mapper.map(mapper.opaque, size - 3 * PAGE, &small), 0);
+	assert_int_equal(base[size - 3 * PAGE], 0);
+	close(large.fd);
+	close(small.fd);
+	hostblob_window_destroy(window);
+}
+
+/* A dma-buf's driver may refuse to map it. */
+static void refused_mapping_leaves_the_sink(void **state)
+{
+	struct fixture *fixture = *state;
+	struct hostblob_mapper mapper = hostblob_window_mapper(fixture->window);
+	struct hostblob_buffer buffer = { .size = PAGE, .caching = HOSTBLOB_CACHED };
+
+	fixture->base[PAGE] = 7;
+	buffer.fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	assert_true(buffer.fd >= 0);
+	assert_int_equal(mapper.map(mapper.opaque, PAGE, &buffer), -EACCES);
+	assert_int_equal(fixture->base[PAGE], 7);
+	close(buffer.fd);
+}
+
 static int fail_to_allocate(struct hostblob_allocator *allocator, uint64_t size,
 			    struct hostblob_buffer *buffer)
 {
@@ -438,18 +515,28 @@ static int fail_to_allocate(struct hostblob_allocator *allocator, uint64_t size,
 	return -EIO;
 }
 
+static void count_line(void *opaque, const char *line)
+{
+	assert_non_null(strstr(line, "allocating a host blob of 4096 bytes failed: Input/output error"));
+	assert_null(strchr(line, '\n'));
+	++*(unsigned int *)opaque;
+}
+
 static void failed_allocation_changes_nothing(void **state)
 {
 	static const struct hostblob_allocator_ops ops = { .name = "failing", .allocate = fail_to_allocate };
 	struct hostblob_allocator failing = { .ops = &ops };
-	struct hostblob_config config = { .allocator = &failing, .limits.bytes = PAGE };
+	unsigned int lines = 0;
+	struct hostblob_config config = { .allocator = &failing, .limits.bytes = PAGE,
+					  .log = count_line, .log_opaque = &lines };
 	struct hostblob_device *device;
 
 	(void)state;
 	assert_int_equal(hostblob_device_create(&config, &device), 0);
 	assert_int_equal(hostblob_context_create(device, 1, 0), 0);
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 1000; i++)
 		assert_int_equal(hostblob_blob_create(device, 1, 1, 0, 0, PAGE), -EIO);
+	assert_int_equal(lines, 10);
 	assert_int_equal(hostblob_device_usage(device).bytes, 0);
 	assert_int_equal(hostblob_device_usage(device).resources, 0);
 	hostblob_device_destroy(device);
@@ -592,6 +679,8 @@ int main(void)
 		cmocka_unit_test(window_is_aligned_and_its_holes_are_bounded),
 		cmocka_unit_test(window_sizes_are_checked),
 		WITH(failed_map_changes_nothing),
+		WITH(no_more_mappings_is_no_end),
+		WITH(refused_mapping_leaves_the_sink),
 		cmocka_unit_test(failed_allocation_changes_nothing),
 		WITH(memfd_buffers_are_zero_and_sealed),
 		cmocka_unit_test(allocators_say_what_is_wrong),

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Whether KVM keeps a mapping of its own to a page of a TTM buffer, which no
+ * mmu_notifier protects: a guest executes VMRUN with its control block (VMCB) in
+ * the buffer, and KVM has to map that, by kvm_vcpu_map(). The block is empty, so
+ * VMRUN fails at once and no nested guest is needed. See --help.
+ */
+#include "buffer.h"
+#include "machine.h"
+#include "pages.h"
+
+#include <errno.h>
+#include <linux/kvm.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#define PAGE_BYTES 4096
+#define SKIPPED 77
+#define PAGES 1024
+
+#define PAGE_DIRECTORY 0x2000
+#define HOST_SAVE_AREA 0x3000
+
+/* AMD64 Architecture Programmer's Manual, volume 2, 15 and appendix B. */
+#define EFER_SVME (1u << 12)
+#define MSR_VM_HSAVE_PA 0xc0010117u
+#define VMCB_EXIT_CODE 0x70
+#define VMEXIT_INVALID (~0ull)
+
+#define CR0_PE_PG 0x80000001u
+#define CR4_PSE 0x10u
+
+enum outcome { FAILED, ALLOWED, REFUSED };
+
+static const char *const outcomes[] = { "failed", "allowed", "refused" };
+
+static int offer_svm(struct machine *machine)
+{
+	enum { ENTRIES = 100 };
+	struct kvm_cpuid2 *cpuid = calloc(1, sizeof(*cpuid) + ENTRIES * sizeof(cpuid->entries[0]));
+	int result = -ENOMEM;
+
+	if (!cpuid)
+		return result;
+	cpuid->nent = ENTRIES;
+	result = ioctl(machine->kvm, KVM_GET_SUPPORTED_CPUID, cpuid) ||
+		 ioctl(machine->vcpu, KVM_SET_CPUID2, cpuid) ? -errno : 0;
+	free(cpuid);
+	return result;
+}
+
+/* VMRUN wants paging: all addresses as they are, by pages of 4 MiB. */
+static int prepare(struct machine *machine, uint32_t *page_directory)
+{
+	struct {
+		struct kvm_msrs header;
+		struct kvm_msr_entry entry;
+	} msrs = {
+		.header.nmsrs = 1,
+		.entry = { .index = MSR_VM_HSAVE_PA, .data = HOST_SAVE_AREA },
+	};
+	struct kvm_sregs registers;
+	int result = offer_svm(machine);
+
+	if (!result)
+		result = machine_set_memory(machine, 2, PAGE_DIRECTORY, page_directory, PAGE_BYTES);
+	if (result)
+		return result;
+	for (uint32_t i = 0; i < 1024; i++)
+		page_directory[i] = i << 22 | 0x83;
+	if (ioctl(machine->vcpu, KVM_GET_SREGS, &registers))
+		return -errno;
+	registers.cr0 |= CR0_PE_PG;
+	registers.cr3 = PAGE_DIRECTORY;
+	registers.cr4 |= CR4_PSE;
+	registers.efer |= EFER_SVME;
+	/* With no interrupt table an exception ends in a shutdown, which is seen here. */
+	registers.idt.limit = 0;
+	if (ioctl(machine->vcpu, KVM_SET_SREGS, &registers))
+		return -errno;
+	return ioctl(machine->vcpu, KVM_SET_MSRS, &msrs) == 1 ? 0 : -EIO;
+}
+
+/* VMRUN with the VMCB in the first page of @memory, which is @for_host here. */
+static enum outcome vmrun(void *memory, const volatile void *for_host)
+{
+	static const uint8_t code[] = { 0x0f, 0x01, 0xd8, /* vmrun */ 0xf4 /* hlt */ };
+	struct kvm_regs registers = { .rip = MACHINE_CODE, .rflags = 2, .rax = MACHINE_MEMORY };
+	const volatile uint64_t *exit_code = (const volatile void *)((const volatile char *)for_host + VMCB_EXIT_CODE);
+	uint32_t *page_directory = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	enum outcome outcome = FAILED;
+	struct machine machine;
+
+	if (page_directory == MAP_FAILED || machine_create(&machine))
+		return FAILED;
+	if (prepare(&machine, page_directory) || machine_set_memory(&machine, 1, MACHINE_MEMORY, memory, PAGE_BYTES)) {
+		fputs("KVM gives the guest no SVM\n", stderr);
+		goto out;
+	}
+	memcpy(machine.code, code, sizeof(code));
+	if (ioctl(machine.vcpu, KVM_SET_REGS, &registers) || ioctl(machine.vcpu, KVM_RUN, 0)) {
+		perror("KVM_RUN");
+		goto out;
+	}
+	if (machine.run->exit_reason == KVM_EXIT_HLT && *exit_code == VMEXIT_INVALID)
+		outcome = ALLOWED;
+	else if (machine.run->exit_reason == KVM_EXIT_SHUTDOWN && *exit_code == 0)
+		outcome = REFUSED;
+	else
+		fprintf(stderr, "exit reason %u, exit code 0x%llx\n", machine.run->exit_reason,
+			(unsigned long long)*exit_code);
+out:
+	machine_destroy(&machine);
+	munmap(page_directory, PAGE_BYTES);
+	return outcome;
+}
+
+int main(int argc, char **argv)
+{
+	static uint64_t pfns[PAGES];
+	int32_t before, after;
+	struct buffer buffer;
+	const char *why;
+	char driver[32];
+
+	if (argc != 2 || (strcmp(argv[1], "allowed") && strcmp(argv[1], "refused"))) {
+		fputs("Usage: nested-svm allowed|refused\n"
+		      "Fail unless KVM treats a control block for VMRUN in a TTM buffer like this,\n"
+		      "allows one in plain memory, and leaves no reference behind.\n\n"
+		      "Exit status: 0 as expected, 1 not so, 2 bad usage, 77 skipped.\n",
+		      argc == 2 && !strcmp(argv[1], "--help") ? stdout : stderr);
+		return argc == 2 && !strcmp(argv[1], "--help") ? 0 : 2;
+	}
+	void *plain = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (plain == MAP_FAILED) {
+		perror("mmap");
+		return 1;
+	}
+	enum outcome in_plain = vmrun(plain, plain);
+
+	if (in_plain == FAILED)
+		return 1;
+	int node = node_open(NULL, driver, sizeof(driver));
+
+	if (node < 0) {
+		puts("skipped: no DRM node of qxl, bochs-drm or radeon here");
+		return SKIPPED;
+	}
+	if (buffer_create(node, driver, BUFFER_DMA_BUF, PAGES * PAGE_BYTES, &buffer)) {
+		fprintf(stderr, "%s gives no buffer\n", driver);
+		return 1;
+	}
+	void *for_guest = buffer_map(&buffer), *for_host = buffer_map(&buffer);
+
+	if (!for_guest || !for_host) {
+		perror("mmap of the buffer");
+		return 1;
+	}
+	/* The first page has a reference count, so that stock KVM maps it as well. */
+	if (pages_fault_in(for_host, PAGES, pfns, &why) || pages_references(pfns, 1, &before, &why) || !before) {
+		printf("skipped: %s\n", why);
+		return SKIPPED;
+	}
+	enum outcome in_buffer = vmrun(for_guest, for_host);
+	bool kept = pages_references(pfns, 1, &after, &why) || after != before;
+
+	printf("VMCB in plain memory: %s; in a buffer of %s: %s%s\n", outcomes[in_plain], driver,
+	       outcomes[in_buffer], kept ? "; A REFERENCE IS LEFT" : "");
+	return in_plain == ALLOWED && !kept && !strcmp(outcomes[in_buffer], argv[1]) ? 0 : 1;
+}
