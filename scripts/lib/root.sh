@@ -44,7 +44,7 @@ in_root() {
 		mount --bind "$cache" "$root/cache"
 		mount --bind "$checkout" "$root/hostblob"
 		mount -t tmpfs tmpfs "$root/tmp"
-		exec chroot "$root" /usr/bin/env -i HOME=/root TERM="${TERM:-dumb}" LANG=C.UTF-8 \
+		exec /usr/sbin/chroot "$root" /usr/bin/env -i HOME=/root TERM="${TERM:-dumb}" LANG=C.UTF-8 \
 			PATH=/usr/lib/ccache:/usr/sbin:/usr/bin:/sbin:/bin CCACHE_DIR=/cache/ccache \
 			${http_proxy:+http_proxy="$http_proxy"} ${NO_COLOR:+NO_COLOR=1} "$@"
 	' in_root "$root" "$cache" "$checkout" "$@"

@@ -53,16 +53,23 @@ static int offer_svm(struct machine *machine)
 	return result;
 }
 
+static int set_host_save_area(struct machine *machine)
+{
+	struct kvm_msrs *msrs = calloc(1, sizeof(*msrs) + sizeof(msrs->entries[0]));
+
+	if (!msrs)
+		return -ENOMEM;
+	msrs->nmsrs = 1;
+	msrs->entries[0] = (struct kvm_msr_entry){ .index = MSR_VM_HSAVE_PA, .data = HOST_SAVE_AREA };
+	int result = ioctl(machine->vcpu, KVM_SET_MSRS, msrs) == 1 ? 0 : -EIO;
+
+	free(msrs);
+	return result;
+}
+
 /* VMRUN wants paging: all addresses as they are, by pages of 4 MiB. */
 static int prepare(struct machine *machine, uint32_t *page_directory)
 {
-	struct {
-		struct kvm_msrs header;
-		struct kvm_msr_entry entry;
-	} msrs = {
-		.header.nmsrs = 1,
-		.entry = { .index = MSR_VM_HSAVE_PA, .data = HOST_SAVE_AREA },
-	};
 	struct kvm_sregs registers;
 	int result = offer_svm(machine);
 
@@ -82,7 +89,7 @@ static int prepare(struct machine *machine, uint32_t *page_directory)
 	registers.idt.limit = 0;
 	if (ioctl(machine->vcpu, KVM_SET_SREGS, &registers))
 		return -errno;
-	return ioctl(machine->vcpu, KVM_SET_MSRS, &msrs) == 1 ? 0 : -EIO;
+	return set_host_save_area(machine);
 }
 
 /* VMRUN with the VMCB in the first page of @memory, which is @for_host here. */

@@ -293,7 +293,7 @@ static void map_stays_in_the_window(void **state)
 {
 	static const uint64_t bad[] = {
 		WINDOW - PAGE, WINDOW, WINDOW + PAGE, 1, PAGE - 1, PAGE + 1, 1ull << 32,
-		1ull << 63, -PAGE, -2 * PAGE, UINT64_MAX,
+		1ull << 63, UINT64_MAX - PAGE + 1, UINT64_MAX - 2 * PAGE + 1, UINT64_MAX,
 	};
 	struct fixture *fixture = *state;
 
