@@ -26,7 +26,7 @@ build_debug_kernel() {
 		mv "$tree.partial" "$tree"
 		printf "%s\n" "$release" >"$tree/release"
 		. /hostblob/scripts/lib/images.sh
-		make_host_image "$tree" "$release" /cache/images/host-debug.cpio qxl bochs
+		make_host_image "$tree" "$release" /cache/build/linux-debug /cache/images/host-debug.cpio qxl bochs
 	'
 	for patch in "${patches[@]}"; do
 		in_root git -C /cache/build/linux-debug apply --unsafe-paths "$patch"

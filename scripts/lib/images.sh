@@ -29,16 +29,28 @@ add_modules() {
 	done
 }
 
-# make_host_image TREE RELEASE OUTPUT DRIVER...: the initrd of an emulated host.
+# add_test_driver HEADERS FOLDER: build tests/kmod for the kernel of these headers.
+add_test_driver() {
+	local build
+	build=$(mktemp -d)
+	cp /hostblob/tests/kmod/* "$build/"
+	make -C "$1" M="$build" W=1 modules
+	objcopy --strip-debug -R .BTF "$build/hostblob_ttm.ko" "$2/hostblob_ttm.ko"
+	rm -rf "$build"
+}
+
+# make_host_image TREE RELEASE HEADERS OUTPUT DRIVER...: the initrd of an emulated
+# host, with the test driver.
 make_host_image() {
-	local tree=$1 release=$2 output=$3 root
-	shift 3
+	local tree=$1 release=$2 headers=$3 output=$4 root
+	shift 4
 	root=$(mktemp -d)
 	mkdir -p "$root/bin" "$root/dev" "$root/proc" "$root/sys" "$root/lib/modules/$release"
 	cp /usr/bin/busybox "$root/bin/"
 	ln -s busybox "$root/bin/sh"
 	install -m755 /hostblob/scripts/lib/host-init "$root/init"
-	add_modules "$tree" "$release" "$root" virtio_pci 9pnet_virtio 9p kvm_amd "$@"
+	add_modules "$tree" "$release" "$root" virtio_pci 9pnet_virtio 9p kvm_amd drm_ttm_helper "$@"
+	add_test_driver "$headers" "$root/lib/modules/$release"
 	cp "$tree/lib/modules/$release"/modules.{order,builtin,builtin.modinfo} "$root/lib/modules/$release/"
 	depmod -b "$root" "$release"
 	pack "$root" "$output"

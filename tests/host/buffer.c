@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 /*
  * Allocates from the drivers that an emulated host can have: qxl and bochs give
- * system pages for dumb buffers, radeon for its CPU domain. Uses the kernel's
+ * system pages for dumb buffers, radeon for its CPU domain, and the TTM test
+ * driver, which says that it is amdgpu, for GTT. Uses the kernel's
  * interfaces directly, because the tests of KVM stand below the library.
  */
 #include "buffer.h"
 
+#include <amdgpu_drm.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <radeon_drm.h>
@@ -18,7 +20,7 @@
 
 static int driver_of(int node, char *driver, unsigned int driver_size)
 {
-	static const char *const known[] = { "qxl", "bochs-drm", "radeon" };
+	static const char *const known[] = { "qxl", "bochs-drm", "radeon", "amdgpu" };
 	drmVersionPtr version = drmGetVersion(node);
 	int result = -ENODEV;
 
@@ -84,6 +86,22 @@ static int create_radeon(int node, uint64_t size, uint32_t *handle, uint64_t *of
 	return result;
 }
 
+static int create_amdgpu(int node, uint64_t size, uint32_t *handle, uint64_t *offset)
+{
+	union drm_amdgpu_gem_create create = {
+		.in = { .bo_size = size, .alignment = 4096, .domains = AMDGPU_GEM_DOMAIN_GTT },
+	};
+	union drm_amdgpu_gem_mmap map = { 0 };
+	int result = drmCommandWriteRead(node, DRM_AMDGPU_GEM_CREATE, &create, sizeof(create));
+
+	if (result < 0)
+		return result;
+	map.in.handle = *handle = create.out.handle;
+	result = drmCommandWriteRead(node, DRM_AMDGPU_GEM_MMAP, &map, sizeof(map));
+	*offset = map.out.addr_ptr;
+	return result;
+}
+
 static int create_dumb(int node, uint64_t size, uint32_t *handle, uint64_t *offset)
 {
 	uint32_t pitch;
@@ -101,9 +119,13 @@ static int create_dumb(int node, uint64_t size, uint32_t *handle, uint64_t *offs
 int buffer_create(int node, const char *driver, enum buffer_path path, uint64_t size,
 		  struct buffer *buffer)
 {
-	uint32_t handle;
-	int result = strcmp(driver, "radeon") ? create_dumb(node, size, &handle, &buffer->offset) :
-						create_radeon(node, size, &handle, &buffer->offset);
+	int (*create)(int node, uint64_t size, uint32_t *handle, uint64_t *offset) = create_dumb;
+
+	if (!strcmp(driver, "radeon"))
+		create = create_radeon;
+	else if (!strcmp(driver, "amdgpu"))
+		create = create_amdgpu;
+	int result = create(node, size, &buffer->handle, &buffer->offset);
 
 	if (result < 0)
 		return result;
@@ -112,7 +134,7 @@ int buffer_create(int node, const char *driver, enum buffer_path path, uint64_t 
 	if (path == BUFFER_DRM_FD)
 		return 0;
 	buffer->offset = 0;
-	return drmPrimeHandleToFD(node, handle, DRM_CLOEXEC | DRM_RDWR, &buffer->fd) ? -errno : 0;
+	return drmPrimeHandleToFD(node, buffer->handle, DRM_CLOEXEC | DRM_RDWR, &buffer->fd) ? -errno : 0;
 }
 
 void *buffer_map(const struct buffer *buffer)

@@ -14,6 +14,7 @@ struct buffer {
 	int fd;		 /* what to mmap() */
 	uint64_t offset; /* where in fd */
 	uint64_t size;
+	uint32_t handle; /* of GEM */
 };
 
 /*

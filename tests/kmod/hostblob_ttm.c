@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A DRM driver for tests, with no hardware: its buffers come from TTM's own page
+ * pool, and it answers the requests of amdgpu's that an allocator needs. See
+ * README.md.
+ */
+#include <linux/module.h>
+#include <linux/platform_device.h>
+
+#include <drm/amdgpu_drm.h>
+#include <drm/drm_drv.h>
+#include <drm/drm_file.h>
+#include <drm/drm_gem.h>
+#include <drm/drm_gem_ttm_helper.h>
+#include <drm/drm_ioctl.h>
+#include <drm/drm_managed.h>
+#include <drm/ttm/ttm_bo.h>
+#include <drm/ttm/ttm_device.h>
+#include <drm/ttm/ttm_placement.h>
+#include <drm/ttm/ttm_range_manager.h>
+#include <drm/ttm/ttm_tt.h>
+
+#include "hostblob_ttm.h"
+
+/* Of the GTT placement; a test that wants eviction makes it smaller. */
+static unsigned int gtt_mib = 1024;
+module_param(gtt_mib, uint, 0444);
+MODULE_PARM_DESC(gtt_mib, "size of the GTT placement in MiB (default 1024)");
+
+struct test_device {
+	struct drm_device drm;
+	struct ttm_device bdev;
+};
+
+struct test_bo {
+	struct ttm_buffer_object bo;
+	atomic_t nopage, sigbus; /* faults left that end so */
+};
+
+static struct platform_device *platform;
+
+static struct test_device *to_test_device(struct drm_device *drm)
+{
+	return container_of(drm, struct test_device, drm);
+}
+
+static struct test_bo *to_test_bo(struct drm_gem_object *gem)
+{
+	return container_of(gem, struct test_bo, bo.base);
+}
+
+static const struct ttm_place places[] = {
+	{ .mem_type = TTM_PL_SYSTEM },
+	{ .mem_type = TTM_PL_TT },
+};
+
+static const struct ttm_placement in_system = { .placement = &places[0], .num_placement = 1 };
+static const struct ttm_placement in_gtt = { .placement = &places[1], .num_placement = 1 };
+
+/* --- TTM --------------------------------------------------------------------- */
+
+static struct ttm_tt *test_tt_create(struct ttm_buffer_object *bo, u32 page_flags)
+{
+	struct ttm_tt *tt = kzalloc(sizeof(*tt), GFP_KERNEL);
+
+	if (tt && ttm_tt_init(tt, bo, page_flags, ttm_cached, 0)) {
+		kfree(tt);
+		return NULL;
+	}
+	return tt;
+}
+
+static void test_tt_destroy(struct ttm_device *bdev, struct ttm_tt *tt)
+{
+	ttm_tt_fini(tt);
+	kfree(tt);
+}
+
+static void test_evict_flags(struct ttm_buffer_object *bo, struct ttm_placement *placement)
+{
+	*placement = in_system;
+}
+
+/* Both placements are the same pages. */
+static int test_move(struct ttm_buffer_object *bo, bool evict, struct ttm_operation_ctx *ctx,
+		     struct ttm_resource *new_mem, struct ttm_place *hop)
+{
+	ttm_bo_move_null(bo, new_mem);
+	return 0;
+}
+
+static struct ttm_device_funcs test_funcs = {
+	.ttm_tt_create = test_tt_create,
+	.ttm_tt_destroy = test_tt_destroy,
+	.eviction_valuable = ttm_bo_eviction_valuable,
+	.evict_flags = test_evict_flags,
+	.move = test_move,
+};
+
+/* --- buffers ------------------------------------------------------------------ */
+
+static vm_fault_t test_fault(struct vm_fault *vmf)
+{
+	struct ttm_buffer_object *bo = vmf->vma->vm_private_data;
+	struct test_bo *test = container_of(bo, struct test_bo, bo);
+	vm_fault_t result;
+
+	if (atomic_dec_if_positive(&test->nopage) >= 0)
+		return VM_FAULT_NOPAGE;
+	if (atomic_dec_if_positive(&test->sigbus) >= 0)
+		return VM_FAULT_SIGBUS;
+	result = ttm_bo_vm_reserve(bo, vmf);
+	if (result)
+		return result;
+	result = ttm_bo_vm_fault_reserved(vmf, vmf->vma->vm_page_prot, TTM_BO_VM_NUM_PREFAULT);
+	if (result == VM_FAULT_RETRY && !(vmf->flags & FAULT_FLAG_RETRY_NOWAIT))
+		return result;
+	dma_resv_unlock(bo->base.resv);
+	return result;
+}
+
+static const struct vm_operations_struct test_vm_ops = {
+	.fault = test_fault,
+	.open = ttm_bo_vm_open,
+	.close = ttm_bo_vm_close,
+	.access = ttm_bo_vm_access,
+};
+
+static void test_gem_free(struct drm_gem_object *gem)
+{
+	ttm_bo_put(&to_test_bo(gem)->bo);
+}
+
+static const struct drm_gem_object_funcs test_gem_funcs = {
+	.free = test_gem_free,
+	.mmap = drm_gem_ttm_mmap,
+	.vm_ops = &test_vm_ops,
+};
+
+static void test_bo_destroy(struct ttm_buffer_object *bo)
+{
+	drm_gem_object_release(&bo->base);
+	kfree(container_of(bo, struct test_bo, bo));
+}
+
+static int test_gem_create(struct drm_device *drm, void *data, struct drm_file *file)
+{
+	union drm_amdgpu_gem_create *args = data;
+	struct ttm_placement placement = in_gtt;
+	struct test_bo *test;
+	u64 size = args->in.bo_size;
+	int result;
+
+	if (!size || !PAGE_ALIGNED(size) || size > (u64)gtt_mib << 20 ||
+	    args->in.domains != AMDGPU_GEM_DOMAIN_GTT)
+		return -EINVAL;
+	test = kzalloc(sizeof(*test), GFP_KERNEL);
+	if (!test)
+		return -ENOMEM;
+	drm_gem_private_object_init(drm, &test->bo.base, size);
+	test->bo.base.funcs = &test_gem_funcs;
+	/* On failure this calls test_bo_destroy(). */
+	result = ttm_bo_init_validate(&to_test_device(drm)->bdev, &test->bo, ttm_bo_type_device, &placement, 0,
+				      true, NULL, NULL, test_bo_destroy);
+	if (result)
+		return result;
+	memset(args, 0, sizeof(*args));
+	result = drm_gem_handle_create(file, &test->bo.base, &args->out.handle);
+	drm_gem_object_put(&test->bo.base);
+	return result;
+}
+
+static int test_gem_mmap(struct drm_device *drm, void *data, struct drm_file *file)
+{
+	union drm_amdgpu_gem_mmap *args = data;
+	struct drm_gem_object *gem = drm_gem_object_lookup(file, args->in.handle);
+
+	if (!gem)
+		return -ENOENT;
+	args->out.addr_ptr = drm_vma_node_offset_addr(&gem->vma_node);
+	drm_gem_object_put(gem);
+	return 0;
+}
+
+static int move_to_the_other_placement(struct test_bo *test)
+{
+	struct ttm_operation_ctx ctx = { .interruptible = true };
+	struct ttm_placement placement = in_system;
+	int result = ttm_bo_reserve(&test->bo, true, false, NULL);
+
+	if (result)
+		return result;
+	if (test->bo.resource && test->bo.resource->mem_type == TTM_PL_SYSTEM)
+		placement = in_gtt;
+	result = ttm_bo_validate(&test->bo, &placement, &ctx);
+	ttm_bo_unreserve(&test->bo);
+	return result;
+}
+
+static int test_test(struct drm_device *drm, void *data, struct drm_file *file)
+{
+	struct hostblob_ttm_test *args = data;
+	struct drm_gem_object *gem;
+	struct test_bo *test;
+	int result = 0;
+
+	if (args->pad || args->count > INT_MAX)
+		return -EINVAL;
+	gem = drm_gem_object_lookup(file, args->handle);
+	if (!gem)
+		return -ENOENT;
+	test = to_test_bo(gem);
+	switch (args->request) {
+	case HOSTBLOB_TTM_FAULT_NOPAGE:
+		args->count = atomic_xchg(&test->nopage, args->count);
+		break;
+	case HOSTBLOB_TTM_FAULT_SIGBUS:
+		args->count = atomic_xchg(&test->sigbus, args->count);
+		break;
+	case HOSTBLOB_TTM_MOVE:
+		result = move_to_the_other_placement(test);
+		break;
+	default:
+		result = -EINVAL;
+	}
+	drm_gem_object_put(gem);
+	return result;
+}
+
+/* --- the device ---------------------------------------------------------------- */
+
+static const struct drm_ioctl_desc test_ioctls[] = {
+	DRM_IOCTL_DEF_DRV(AMDGPU_GEM_CREATE, test_gem_create, DRM_RENDER_ALLOW),
+	DRM_IOCTL_DEF_DRV(AMDGPU_GEM_MMAP, test_gem_mmap, DRM_RENDER_ALLOW),
+	DRM_IOCTL_DEF_DRV(HOSTBLOB_TTM_TEST, test_test, DRM_RENDER_ALLOW),
+};
+
+DEFINE_DRM_GEM_FOPS(test_fops);
+
+static const struct drm_driver test_driver = {
+	.driver_features = DRIVER_GEM | DRIVER_RENDER,
+	.fops = &test_fops,
+	.ioctls = test_ioctls,
+	.num_ioctls = ARRAY_SIZE(test_ioctls),
+	.name = "amdgpu",
+	.desc = "hostblob's TTM test driver, with amdgpu's requests and no hardware",
+	.date = "20261121",
+	.major = 3,
+	.minor = 0,
+};
+
+static void test_ttm_fini(struct drm_device *drm, void *data)
+{
+	struct ttm_device *bdev = data;
+
+	ttm_range_man_fini(bdev, TTM_PL_TT);
+	ttm_device_fini(bdev);
+}
+
+static int __init test_init(void)
+{
+	struct test_device *test;
+	int result;
+
+	platform = platform_device_register_simple("hostblob_ttm", -1, NULL, 0);
+	if (IS_ERR(platform))
+		return PTR_ERR(platform);
+	if (!devres_open_group(&platform->dev, NULL, GFP_KERNEL)) {
+		result = -ENOMEM;
+		goto unregister;
+	}
+	test = devm_drm_dev_alloc(&platform->dev, &test_driver, struct test_device, drm);
+	if (IS_ERR(test)) {
+		result = PTR_ERR(test);
+		goto release;
+	}
+	result = ttm_device_init(&test->bdev, &test_funcs, test->drm.dev, test->drm.anon_inode->i_mapping,
+				 test->drm.vma_offset_manager, false, false);
+	if (result)
+		goto release;
+	result = ttm_range_man_init(&test->bdev, TTM_PL_TT, true, ((u64)gtt_mib << 20) >> PAGE_SHIFT);
+	if (result) {
+		ttm_device_fini(&test->bdev);
+		goto release;
+	}
+	result = drmm_add_action_or_reset(&test->drm, test_ttm_fini, &test->bdev);
+	if (!result)
+		result = drm_dev_register(&test->drm, 0);
+	if (result)
+		goto release;
+	platform_set_drvdata(platform, test);
+	return 0;
+release:
+	devres_release_group(&platform->dev, NULL);
+unregister:
+	platform_device_unregister(platform);
+	return result;
+}
+
+static void __exit test_exit(void)
+{
+	struct test_device *test = platform_get_drvdata(platform);
+
+	drm_dev_unplug(&test->drm);
+	devres_release_group(&platform->dev, NULL);
+	platform_device_unregister(platform);
+}
+
+module_init(test_init);
+module_exit(test_exit);
+MODULE_DESCRIPTION("TTM test driver of hostblob");
+MODULE_LICENSE("GPL");
