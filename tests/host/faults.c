@@ -46,7 +46,10 @@ static int ask(int node, const struct buffer *buffer, enum hostblob_ttm_request 
 	return 0;
 }
 
-/* A guest reads a new buffer of @pages; its next @count faults go as requested. */
+/*
+ * A guest reads a new buffer of @pages, or with READ_ONLY reads and writes it; the
+ * buffer's next @count faults go as requested.
+ */
 static struct run read_buffer(int node, uint64_t pages, enum hostblob_ttm_request request, uint32_t count)
 {
 	static enum page_result results[PAGES];
@@ -69,7 +72,9 @@ static struct run read_buffer(int node, uint64_t pages, enum hostblob_ttm_reques
 	if (!run.error)
 		run.error = ask(node, &buffer, request, count, &run.left);
 	if (!run.error) {
-		run.error = machine_read_pages(&machine, pages, VALUE, results);
+		run.error = request == HOSTBLOB_TTM_FAULT_READ_ONLY ?
+				    machine_store_x87(&machine, pages, results) :
+				    machine_read_pages(&machine, pages, VALUE, results);
 		if (ask(node, &buffer, request, 0, &run.left))
 			run.error = -EIO;
 	}
@@ -115,7 +120,8 @@ int main(int argc, char **argv)
 	if (argc != 2 || (!retried && strcmp(argv[1], "fatal"))) {
 		fputs("Usage: faults retried|fatal\n"
 		      "Fail unless KVM retries a fault that inserted nothing, until a signal comes;\n"
-		      "or fails KVM_RUN with -EFAULT then, as stock kernels do.\n\n"
+		      "or fails KVM_RUN with -EFAULT then, as stock kernels do; and the same of a\n"
+		      "write that finds a read-only PTE, by an instruction that KVM can't emulate.\n\n"
 		      "Exit status: 0 as expected, 1 not so, 2 bad usage, 77 skipped.\n",
 		      argc == 2 && !strcmp(argv[1], "--help") ? stdout : stderr);
 		return argc == 2 && !strcmp(argv[1], "--help") ? 0 : 2;
@@ -143,6 +149,9 @@ int main(int argc, char **argv)
 		interrupt_repeatedly(false);
 		good &= check("1 page, no fault inserts, then a signal", &run, run.error == -EINTR && run.left);
 	}
+	run = read_buffer(node, 1, HOSTBLOB_TTM_FAULT_READ_ONLY, INT_MAX);
+	good &= check("1 page, reads make it read-only", &run,
+		      retried ? !run.error && run.reached == 1 && run.left < INT_MAX : run.error == -EPROTO);
 	run = read_buffer(node, 1, HOSTBLOB_TTM_FAULT_SIGBUS, INT_MAX);
 	good &= check("1 page, every fault fails", &run, !run.error && run.faulted == 1);
 	return good ? 0 : 1;

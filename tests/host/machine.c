@@ -50,6 +50,19 @@ static const struct loop write_loop = {
 	.next = 3,
 };
 
+static const struct loop x87_loop = {
+	.code = {
+		0x8b, 0x03,			    /*	0: mov (%ebx),%eax */
+		0xd9, 0xe8,			    /*	2: fld1 */
+		0xd9, 0x5b, 0x08,		    /*	4: fstps 8(%ebx) */
+		0x81, 0xc3, 0x00, 0x10, 0x00, 0x00, /*	7: add $4096,%ebx */
+		0x39, 0xfb,			    /* 13: cmp %edi,%ebx */
+		0x72, 0xef,			    /* 15: jb 0 */
+		0xf4,				    /* 17: hlt */
+	},
+	.next = 7,
+};
+
 static int failed(const char *what)
 {
 	int error = errno;
@@ -200,6 +213,11 @@ int machine_read_pages(struct machine *machine, uint64_t count, uint32_t first,
 		       enum page_result *results)
 {
 	return run_loop(machine, &read_loop, count, first, results);
+}
+
+int machine_store_x87(struct machine *machine, uint64_t count, enum page_result *results)
+{
+	return run_loop(machine, &x87_loop, count, 0, results);
 }
 
 int machine_write_pages(struct machine *machine, uint64_t count, uint32_t first,

@@ -43,4 +43,11 @@ int machine_read_pages(struct machine *machine, uint64_t count, uint32_t first,
 int machine_write_pages(struct machine *machine, uint64_t count, uint32_t first,
 			enum page_result *results);
 
+/*
+ * The guest reads each page, and then stores 1.0 to its third word with an
+ * instruction of the x87, which KVM cannot emulate. Returns as above, and
+ * -EPROTO if KVM_RUN ends with KVM_EXIT_INTERNAL_ERROR.
+ */
+int machine_store_x87(struct machine *machine, uint64_t count, enum page_result *results);
+
 #endif

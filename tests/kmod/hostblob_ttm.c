@@ -34,7 +34,7 @@ struct test_device {
 
 struct test_bo {
 	struct ttm_buffer_object bo;
-	atomic_t nopage, sigbus; /* faults left that end so */
+	atomic_t nopage, sigbus, read_only; /* faults left that end so */
 };
 
 static struct platform_device *platform;
@@ -103,16 +103,19 @@ static vm_fault_t test_fault(struct vm_fault *vmf)
 {
 	struct ttm_buffer_object *bo = vmf->vma->vm_private_data;
 	struct test_bo *test = container_of(bo, struct test_bo, bo);
+	pgprot_t protection = vmf->vma->vm_page_prot;
 	vm_fault_t result;
 
 	if (atomic_dec_if_positive(&test->nopage) >= 0)
 		return VM_FAULT_NOPAGE;
 	if (atomic_dec_if_positive(&test->sigbus) >= 0)
 		return VM_FAULT_SIGBUS;
+	if (!(vmf->flags & FAULT_FLAG_WRITE) && atomic_dec_if_positive(&test->read_only) >= 0)
+		protection = vm_get_page_prot(vmf->vma->vm_flags & ~VM_WRITE);
 	result = ttm_bo_vm_reserve(bo, vmf);
 	if (result)
 		return result;
-	result = ttm_bo_vm_fault_reserved(vmf, vmf->vma->vm_page_prot, TTM_BO_VM_NUM_PREFAULT);
+	result = ttm_bo_vm_fault_reserved(vmf, protection, TTM_BO_VM_NUM_PREFAULT);
 	if (result == VM_FAULT_RETRY && !(vmf->flags & FAULT_FLAG_RETRY_NOWAIT))
 		return result;
 	dma_resv_unlock(bo->base.resv);
@@ -216,6 +219,9 @@ static int test_test(struct drm_device *drm, void *data, struct drm_file *file)
 		break;
 	case HOSTBLOB_TTM_FAULT_SIGBUS:
 		args->count = atomic_xchg(&test->sigbus, args->count);
+		break;
+	case HOSTBLOB_TTM_FAULT_READ_ONLY:
+		args->count = atomic_xchg(&test->read_only, args->count);
 		break;
 	case HOSTBLOB_TTM_MOVE:
 		result = move_to_the_other_placement(test);

@@ -13,6 +13,8 @@ enum hostblob_ttm_request {
 	HOSTBLOB_TTM_FAULT_NOPAGE,
 	/* The next @count faults on the buffer fail: VM_FAULT_SIGBUS. */
 	HOSTBLOB_TTM_FAULT_SIGBUS,
+	/* The next @count faults that are reads insert PTEs that are read-only. */
+	HOSTBLOB_TTM_FAULT_READ_ONLY,
 	/* Move the buffer to the other placement, which removes all PTEs. */
 	HOSTBLOB_TTM_MOVE,
 };
