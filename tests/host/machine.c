@@ -215,6 +215,42 @@ int machine_read_pages(struct machine *machine, uint64_t count, uint32_t first,
 	return run_loop(machine, &read_loop, count, first, results);
 }
 
+int machine_count_rounds(struct machine *machine, uint64_t count, uint32_t rounds, uint64_t *faults)
+{
+	static const uint8_t code[] = {
+		0xff, 0x03,			    /*	0: incl (%ebx) */
+		0x81, 0xc3, 0x00, 0x10, 0x00, 0x00, /*	2: add $4096,%ebx */
+		0x39, 0xfb,			    /*	8: cmp %edi,%ebx */
+		0x72, 0xf4,			    /* 10: jb 0 */
+		0x89, 0xf3,			    /* 12: mov %esi,%ebx */
+		0x49,				    /* 14: dec %ecx */
+		0x75, 0xef,			    /* 15: jnz 0 */
+		0xf4,				    /* 17: hlt */
+	};
+	struct kvm_regs registers = {
+		.rip = MACHINE_CODE,
+		.rflags = 2,
+		.rbx = MACHINE_MEMORY,
+		.rsi = MACHINE_MEMORY,
+		.rdi = MACHINE_MEMORY + count * PAGE_BYTES,
+		.rcx = rounds,
+	};
+
+	*faults = 0;
+	memcpy(machine->code, code, sizeof(code));
+	if (ioctl(machine->vcpu, KVM_SET_REGS, &registers))
+		return failed("KVM_SET_REGS");
+	while (ioctl(machine->vcpu, KVM_RUN, 0)) {
+		if (errno != EFAULT)
+			return failed("KVM_RUN");
+		++*faults;
+	}
+	if (machine->run->exit_reason == KVM_EXIT_HLT)
+		return 0;
+	fprintf(stderr, "KVM_RUN: unexpected exit reason %u\n", machine->run->exit_reason);
+	return -EPROTO;
+}
+
 int machine_store_x87(struct machine *machine, uint64_t count, enum page_result *results)
 {
 	return run_loop(machine, &x87_loop, count, 0, results);

@@ -50,4 +50,10 @@ int machine_write_pages(struct machine *machine, uint64_t count, uint32_t first,
  */
 int machine_store_x87(struct machine *machine, uint64_t count, enum page_result *results);
 
+/*
+ * The guest adds 1 to the first word of each page, @rounds times. KVM_RUN is
+ * repeated where it fails with -EFAULT; @faults counts that.
+ */
+int machine_count_rounds(struct machine *machine, uint64_t count, uint32_t rounds, uint64_t *faults);
+
 #endif

@@ -34,7 +34,7 @@ struct test_device {
 
 struct test_bo {
 	struct ttm_buffer_object bo;
-	atomic_t nopage, sigbus, read_only; /* faults left that end so */
+	atomic_t nopage, sigbus, read_only, zap; /* faults left that end so */
 };
 
 static struct platform_device *platform;
@@ -118,6 +118,8 @@ static vm_fault_t test_fault(struct vm_fault *vmf)
 	result = ttm_bo_vm_fault_reserved(vmf, protection, TTM_BO_VM_NUM_PREFAULT);
 	if (result == VM_FAULT_RETRY && !(vmf->flags & FAULT_FLAG_RETRY_NOWAIT))
 		return result;
+	if (result == VM_FAULT_NOPAGE && atomic_dec_if_positive(&test->zap) >= 0)
+		ttm_bo_unmap_virtual(bo);
 	dma_resv_unlock(bo->base.resv);
 	return result;
 }
@@ -202,6 +204,7 @@ static int move_to_the_other_placement(struct test_bo *test)
 
 static int test_test(struct drm_device *drm, void *data, struct drm_file *file)
 {
+	struct ttm_operation_ctx ctx = { .interruptible = true };
 	struct hostblob_ttm_test *args = data;
 	struct drm_gem_object *gem;
 	struct test_bo *test;
@@ -223,8 +226,17 @@ static int test_test(struct drm_device *drm, void *data, struct drm_file *file)
 	case HOSTBLOB_TTM_FAULT_READ_ONLY:
 		args->count = atomic_xchg(&test->read_only, args->count);
 		break;
+	case HOSTBLOB_TTM_FAULT_ZAP:
+		args->count = atomic_xchg(&test->zap, args->count);
+		break;
 	case HOSTBLOB_TTM_MOVE:
 		result = move_to_the_other_placement(test);
+		break;
+	case HOSTBLOB_TTM_SWAP_OUT:
+		result = ttm_device_swapout(&to_test_device(drm)->bdev, &ctx, GFP_KERNEL);
+		args->count = max(result, 0);
+		/* A buffer that somebody uses at the moment stays where it is. */
+		result = result == -EBUSY ? 0 : min(result, 0);
 		break;
 	default:
 		result = -EINVAL;

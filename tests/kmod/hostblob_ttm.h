@@ -15,8 +15,15 @@ enum hostblob_ttm_request {
 	HOSTBLOB_TTM_FAULT_SIGBUS,
 	/* The next @count faults that are reads insert PTEs that are read-only. */
 	HOSTBLOB_TTM_FAULT_READ_ONLY,
+	/*
+	 * The next @count faults insert PTEs and remove them at once, as an eviction
+	 * does that wins the race against whoever asked for the fault.
+	 */
+	HOSTBLOB_TTM_FAULT_ZAP,
 	/* Move the buffer to the other placement, which removes all PTEs. */
 	HOSTBLOB_TTM_MOVE,
+	/* Swap a buffer out, the least recently used; @count: its pages, or 0. */
+	HOSTBLOB_TTM_SWAP_OUT,
 };
 
 /**
