@@ -17,6 +17,7 @@ static const struct hostblob_allocator_ops *const kinds[] = {
 	&allocator_memfd_ops,
 	&allocator_dumb_ops,
 	&allocator_radeon_ops,
+	&allocator_amdgpu_ops,
 };
 
 static const struct {
@@ -26,6 +27,7 @@ static const struct {
 	{ "qxl", &allocator_dumb_ops },
 	{ "bochs-drm", &allocator_dumb_ops },
 	{ "radeon", &allocator_radeon_ops },
+	{ "amdgpu", &allocator_amdgpu_ops },
 };
 
 int allocator_export(int node, uint32_t handle)
@@ -67,7 +69,7 @@ static int choose(int node_fd, const struct hostblob_allocator_ops *wanted,
 	}
 	if (!*ops)
 		snprintf(error, error_size,
-			 "no allocator knows the driver %s (known: qxl, bochs-drm, radeon), whose buffers "
+			 "no allocator knows the driver %s (known: amdgpu, radeon, qxl, bochs-drm), whose buffers "
 			 "may be video memory or write-combined; name a node of another driver, or none",
 			 version->name);
 	else if (wanted && wanted != *ops)
@@ -86,7 +88,7 @@ int hostblob_allocator_open(const char *name, int node_fd, struct hostblob_alloc
 	struct node_allocator *result;
 
 	if (name && !ops) {
-		snprintf(error, error_size, "there is no allocator %s; there are memfd, dumb and radeon", name);
+		snprintf(error, error_size, "there is no allocator %s; there are memfd, dumb, radeon and amdgpu", name);
 		return -ENOENT;
 	}
 	if (node_fd < 0 && ops && ops != &allocator_memfd_ops) {

@@ -11,6 +11,7 @@ struct node_allocator {
 	int node;
 };
 
+extern const struct hostblob_allocator_ops allocator_amdgpu_ops;
 extern const struct hostblob_allocator_ops allocator_memfd_ops;
 extern const struct hostblob_allocator_ops allocator_dumb_ops;
 extern const struct hostblob_allocator_ops allocator_radeon_ops;

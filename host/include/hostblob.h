@@ -54,7 +54,7 @@ struct hostblob_allocator;
 
 /**
  * struct hostblob_allocator_ops - one kind of host memory
- * @name: what a user calls it: "memfd", "dumb", "radeon"
+ * @name: what a user calls it: "memfd", "dumb", "radeon", "amdgpu"
  * @allocate: make a zero-filled buffer of exactly @size bytes, a non-zero
  *	multiple of the page size. The caller owns @buffer->fd and closes it;
  *	closing it, and unmapping what was mapped from it, frees the memory.

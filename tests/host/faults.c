@@ -47,7 +47,7 @@ static int ask(int node, const struct buffer *buffer, enum hostblob_ttm_request 
 }
 
 /*
- * A guest reads a new buffer of @pages, or with READ_ONLY reads and writes it; the
+ * A guest reads a new buffer of @pages, or with READ_ONLY writes to it; the
  * buffer's next @count faults go as requested.
  */
 static struct run read_buffer(int node, uint64_t pages, enum hostblob_ttm_request request, uint32_t count)
@@ -150,7 +150,7 @@ int main(int argc, char **argv)
 		good &= check("1 page, no fault inserts, then a signal", &run, run.error == -EINTR && run.left);
 	}
 	run = read_buffer(node, 1, HOSTBLOB_TTM_FAULT_READ_ONLY, INT_MAX);
-	good &= check("1 page, reads make it read-only", &run,
+	good &= check("1 page, faults make it read-only", &run,
 		      retried ? !run.error && run.reached == 1 && run.left < INT_MAX : run.error == -EPROTO);
 	run = read_buffer(node, 1, HOSTBLOB_TTM_FAULT_SIGBUS, INT_MAX);
 	good &= check("1 page, every fault fails", &run, !run.error && run.faulted == 1);

@@ -52,9 +52,9 @@ static const struct loop write_loop = {
 
 static const struct loop x87_loop = {
 	.code = {
-		0x8b, 0x03,			    /*	0: mov (%ebx),%eax */
-		0xd9, 0xe8,			    /*	2: fld1 */
-		0xd9, 0x5b, 0x08,		    /*	4: fstps 8(%ebx) */
+		0xd9, 0xe8,			    /*	0: fld1 */
+		0xd9, 0x5b, 0x08,		    /*	2: fstps 8(%ebx) */
+		0x8b, 0x03,			    /*	5: mov (%ebx),%eax */
 		0x81, 0xc3, 0x00, 0x10, 0x00, 0x00, /*	7: add $4096,%ebx */
 		0x39, 0xfb,			    /* 13: cmp %edi,%ebx */
 		0x72, 0xef,			    /* 15: jb 0 */

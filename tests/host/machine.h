@@ -44,8 +44,8 @@ int machine_write_pages(struct machine *machine, uint64_t count, uint32_t first,
 			enum page_result *results);
 
 /*
- * The guest reads each page, and then stores 1.0 to its third word with an
- * instruction of the x87, which KVM cannot emulate. Returns as above, and
+ * The guest stores 1.0 to the third word of each page with an instruction of the
+ * x87, which KVM cannot emulate, and reads the first word. Returns as above, and
  * -EPROTO if KVM_RUN ends with KVM_EXIT_INTERNAL_ERROR.
  */
 int machine_store_x87(struct machine *machine, uint64_t count, enum page_result *results);

@@ -6,6 +6,7 @@
  */
 #include <linux/module.h>
 #include <linux/platform_device.h>
+#include <linux/uaccess.h>
 
 #include <drm/amdgpu_drm.h>
 #include <drm/drm_drv.h>
@@ -110,7 +111,7 @@ static vm_fault_t test_fault(struct vm_fault *vmf)
 		return VM_FAULT_NOPAGE;
 	if (atomic_dec_if_positive(&test->sigbus) >= 0)
 		return VM_FAULT_SIGBUS;
-	if (!(vmf->flags & FAULT_FLAG_WRITE) && atomic_dec_if_positive(&test->read_only) >= 0)
+	if (atomic_dec_if_positive(&test->read_only) >= 0)
 		protection = vm_get_page_prot(vmf->vma->vm_flags & ~VM_WRITE);
 	result = ttm_bo_vm_reserve(bo, vmf);
 	if (result)
@@ -157,7 +158,7 @@ static int test_gem_create(struct drm_device *drm, void *data, struct drm_file *
 	int result;
 
 	if (!size || !PAGE_ALIGNED(size) || size > (u64)gtt_mib << 20 ||
-	    args->in.domains != AMDGPU_GEM_DOMAIN_GTT)
+	    args->in.domains != AMDGPU_GEM_DOMAIN_GTT || args->in.domain_flags)
 		return -EINVAL;
 	test = kzalloc(sizeof(*test), GFP_KERNEL);
 	if (!test)
@@ -185,6 +186,22 @@ static int test_gem_mmap(struct drm_device *drm, void *data, struct drm_file *fi
 	args->out.addr_ptr = drm_vma_node_offset_addr(&gem->vma_node);
 	drm_gem_object_put(gem);
 	return 0;
+}
+
+/* As amdgpu says what it made of a request; buffers here are as asked for. */
+static int test_gem_op(struct drm_device *drm, void *data, struct drm_file *file)
+{
+	struct drm_amdgpu_gem_op *args = data;
+	struct drm_gem_object *gem = drm_gem_object_lookup(file, args->handle);
+	struct drm_amdgpu_gem_create_in info = { .alignment = PAGE_SIZE, .domains = AMDGPU_GEM_DOMAIN_GTT };
+
+	if (!gem)
+		return -ENOENT;
+	info.bo_size = gem->size;
+	drm_gem_object_put(gem);
+	if (args->op != AMDGPU_GEM_OP_GET_GEM_CREATE_INFO)
+		return -EINVAL;
+	return copy_to_user(u64_to_user_ptr(args->value), &info, sizeof(info)) ? -EFAULT : 0;
 }
 
 static int move_to_the_other_placement(struct test_bo *test)
@@ -250,6 +267,7 @@ static int test_test(struct drm_device *drm, void *data, struct drm_file *file)
 static const struct drm_ioctl_desc test_ioctls[] = {
 	DRM_IOCTL_DEF_DRV(AMDGPU_GEM_CREATE, test_gem_create, DRM_RENDER_ALLOW),
 	DRM_IOCTL_DEF_DRV(AMDGPU_GEM_MMAP, test_gem_mmap, DRM_RENDER_ALLOW),
+	DRM_IOCTL_DEF_DRV(AMDGPU_GEM_OP, test_gem_op, DRM_RENDER_ALLOW),
 	DRM_IOCTL_DEF_DRV(HOSTBLOB_TTM_TEST, test_test, DRM_RENDER_ALLOW),
 };
 

@@ -13,7 +13,7 @@ enum hostblob_ttm_request {
 	HOSTBLOB_TTM_FAULT_NOPAGE,
 	/* The next @count faults on the buffer fail: VM_FAULT_SIGBUS. */
 	HOSTBLOB_TTM_FAULT_SIGBUS,
-	/* The next @count faults that are reads insert PTEs that are read-only. */
+	/* The next @count faults insert PTEs that are read-only, till a write meets one. */
 	HOSTBLOB_TTM_FAULT_READ_ONLY,
 	/*
 	 * The next @count faults insert PTEs and remove them at once, as an eviction
