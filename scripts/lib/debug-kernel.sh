@@ -8,7 +8,8 @@
 build_debug_kernel() {
 	local folder=$cache/build/linux-debug patches patch
 	mapfile -t patches < <(series_patches kernel-patches/6.12 | sed 's|^|/hostblob/|')
-	unpack_linux "$kernel_version" "$folder"
+	resolve_kernel 6.12
+	unpack_linux "$folder"
 	in_root bash -euo pipefail -c '
 		cd /cache/build/linux-debug
 		make -s tinyconfig

@@ -2,11 +2,16 @@
 # shellcheck shell=bash
 # Runs inside the Debian root: what an emulated host boots from.
 
-# unpack_image PACKAGE RELEASE TREE: unpack Debian's kernel image package.
+# unpack_image RELEASE TREE PACKAGE...: unpack Debian's kernel and its modules.
 unpack_image() {
-	local package=$1 release=$2 tree=$3
+	local release=$1 tree=$2 package
+	shift 2
 	rm -rf "$tree"
-	dpkg-deb -x "$package" "$tree"
+	for package in "$@"; do dpkg-deb -x "/cache/packages/$package" "$tree"; done
+	if [ ! -e "$tree/boot/vmlinuz-$release" ]; then
+		mkdir -p "$tree/boot"
+		cp "$tree/usr/lib/modules/$release/vmlinuz.unsigned" "$tree/boot/vmlinuz-$release"
+	fi
 	# modprobe wants the modules and their index under one prefix.
 	[ -e "$tree/lib" ] || ln -s usr/lib "$tree/lib"
 	depmod -b "$tree" "$release"

@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: MIT
 # shellcheck shell=bash
-# KVM's modules for Debian's own kernel, built out of tree from Debian's own
-# source of exactly that version. Needs common.sh, root.sh and sources.sh.
+# KVM's modules and TTM's for Debian's own kernel, built out of tree from Debian's
+# own source of exactly that version. Needs common.sh, root.sh and sources.sh.
 
 # What the modules are made of; a patch may touch more (documentation, other
 # architectures, tests), which a module does not need.
-kvm_paths=(arch/x86/kvm virt/kvm include/linux/kvm_host.h include/linux/kvm_types.h)
+module_paths=(
+	arch/x86/kvm virt/kvm include/linux/kvm_host.h include/linux/kvm_types.h
+	drivers/gpu/drm/ttm
+)
+# The folders to build in, and what is made there.
+module_folders=(arch/x86/kvm drivers/gpu/drm/ttm)
+module_files=(arch/x86/kvm/{kvm,kvm-amd,kvm-intel}.ko drivers/gpu/drm/ttm/ttm.ko)
 
 # Unpacked, not installed: installing them would bring in a kernel with its
 # initramfs, which nothing here boots.
@@ -18,9 +24,9 @@ install_headers() {
 	done
 }
 
-# unpack_kvm FOLDER: KVM's source, arranged so that it builds out of tree.
-unpack_kvm() {
-	unpack_linux "$kernel_version" "$1" "${kvm_paths[@]}"
+# unpack_modules FOLDER: their source, arranged so that it builds out of tree.
+unpack_modules() {
+	unpack_linux "$1" "${module_paths[@]}"
 	mkdir -p "$1/include/trace" # on the way from it to the tracepoint headers
 	# In the kernel tree these are found through srctree; here our copies have
 	# to win over the installed headers.
@@ -30,11 +36,11 @@ unpack_kvm() {
 	sed -i '1i LINUXINCLUDE := -I$(src)/../../../include $(LINUXINCLUDE)' "$1/arch/x86/kvm/Makefile"
 }
 
-# apply_to_kvm FOLDER PATCH...
-apply_to_kvm() {
+# apply_to_modules FOLDER PATCH...
+apply_to_modules() {
 	local folder=$1 patch include=()
 	shift
-	for path in "${kvm_paths[@]}"; do
+	for path in "${module_paths[@]}"; do
 		case $path in
 		*.h) include+=("--include=$path") ;;
 		*) include+=("--include=$path/*") ;;
@@ -45,22 +51,24 @@ apply_to_kvm() {
 	done
 }
 
-# make_kvm FOLDER [MAKE ARGUMENT]...
-make_kvm() {
-	local folder=$1
+# make_modules FOLDER [MAKE ARGUMENT]...
+make_modules() {
+	local folder=$1 part
 	shift
-	in_root make -j "$(nproc)" -C "/usr/src/linux-headers-$kernel_release" \
-		"M=/cache${folder#"$cache"}/arch/x86/kvm" "$@" modules
+	for part in "${module_folders[@]}"; do
+		in_root make -j "$(nproc)" -C "/usr/src/linux-headers-$kernel_release" \
+			"M=/cache${folder#"$cache"}/$part" "$@" modules || return
+	done
 }
 
-# install_kvm FOLDER OUTPUT: without debug information, which makes loading slow
+# install_modules FOLDER OUTPUT: without debug information, which makes loading slow
 # on an emulated host, and without BTF, which has to match vmlinux's.
-install_kvm() {
+install_modules() {
 	local folder=$1 output=$2 module
 	mkdir -p "$output.partial"
-	for module in kvm kvm-amd kvm-intel; do
-		in_root objcopy --strip-debug -R .BTF "/cache${folder#"$cache"}/arch/x86/kvm/$module.ko" \
-			"/cache${output#"$cache"}.partial/$module.ko"
+	for module in "${module_files[@]}"; do
+		in_root objcopy --strip-debug -R .BTF "/cache${folder#"$cache"}/$module" \
+			"/cache${output#"$cache"}.partial/${module##*/}"
 	done
 	rm -rf "$output"
 	mv "$output.partial" "$output"
@@ -71,12 +79,12 @@ series_patches() {
 	sed "s|^|$1/|" "$checkout/$1/series"
 }
 
-build_kvm() {
-	local folder=$cache/build/kvm-$kernel_version patches
-	mapfile -t patches < <(series_patches kernel-patches/6.12)
+build_modules() {
+	local folder=$cache/build/modules-$kernel_version patches
+	mapfile -t patches < <(series_patches "kernel-patches/$kernel")
 	install_headers
-	unpack_kvm "$folder"
-	apply_to_kvm "$folder" "${patches[@]}"
-	make_kvm "$folder"
-	install_kvm "$folder" "$cache/modules/$kernel_release"
+	unpack_modules "$folder"
+	[ ${#patches[@]} = 0 ] || apply_to_modules "$folder" "${patches[@]}"
+	make_modules "$folder"
+	install_modules "$folder" "$cache/modules/$kernel_release"
 }

@@ -52,7 +52,7 @@ in_root() {
 
 # The packages' list is the root's identity: another list makes a new root.
 root_identity() {
-	printf '%s\n' "${packages[@]}" | sha256sum | cut -c1-16
+	printf '%s\n' "${packages[@]}" trixie-backports | sha256sum | cut -c1-16
 }
 
 root_is_ready() {
@@ -78,6 +78,7 @@ make_root() {
 		"deb $mirror trixie main" \
 		"deb $mirror trixie-updates main" \
 		"deb ${security:-${mirror%/debian/}/debian-security/} trixie-security main" \
+		"deb $mirror trixie-backports main" \
 		"deb-src $mirror trixie main" \
 		"deb-src $mirror trixie-updates main" \
 		"deb-src ${security:-${mirror%/debian/}/debian-security/} trixie-security main"

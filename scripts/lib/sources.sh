@@ -20,21 +20,26 @@ update_root() {
 	touch "$stamp"
 }
 
-# The release (6.12.117+deb13-amd64) and version (6.12.117-1) of Debian's
-# current kernel; both are written to $cache/kernel once, so that a series of
-# builds does not change kernels half way. `scripts/build --update` looks again.
+# The kernels that have a series. Debian 13's own comes first.
+kernels=(6.12 7.3)
+
+# resolve_kernel KERNEL: the release (6.12.117+deb13-amd64) and version (6.12.117-1)
+# of Debian's newest build of it; both are written to $cache/kernel-… once, so that
+# a series of builds does not change kernels half way. `scripts/build --update`
+# looks again.
 resolve_kernel() {
-	local file=$cache/kernel
+	local file=$cache/kernel-$1 headers
 	if [ ! -s "$file" ]; then
 		update_root
-		in_root apt-cache show --no-all-versions linux-headers-amd64 |
-			sed -n 's/^Depends:.*linux-headers-\([^ ,]*\) (= \([^)]*\)).*/release=\1\nversion=\2/p' >"$file.partial"
-		grep -q version= "$file.partial" || die "apt knows no linux-headers-amd64 for Debian 13" "check the network, then run this again"
+		headers=$(in_root apt-cache pkgnames "linux-headers-$1." | grep -E '[0-9]-amd64$' | sort -V | tail -n 1)
+		[ -n "$headers" ] || die "apt knows no headers of Linux $1 for Debian 13" "check the network, then run this again"
+		in_root apt-cache show --no-all-versions "$headers" |
+			sed -n "s/^Version: /release=${headers#linux-headers-}\nversion=/p" >"$file.partial"
 		mv "$file.partial" "$file"
 	fi
 	# shellcheck disable=SC1090 # written above
 	. "$file"
-	kernel_release=$release kernel_version=$version
+	kernel=$1 kernel_release=$release kernel_version=$version
 }
 
 # get_package NAME=VERSION: put the .deb in $cache/packages and say its name.
@@ -50,20 +55,20 @@ get_package() {
 	printf '%s\n' "${found##*/}"
 }
 
-# unpack_linux VERSION FOLDER [PATH...]: Debian's kernel source, or some of it.
+# unpack_linux FOLDER [PATH...]: the source of the resolved kernel, or some of it.
 unpack_linux() {
-	local version=$1 folder=$2 package members=()
-	shift 2
-	package=$(get_package "linux-source-6.12=$version")
-	for member in "$@"; do members+=("linux-source-6.12/$member"); done
+	local folder=$1 name=linux-source-$kernel package members=()
+	shift
+	package=$(get_package "$name=$kernel_version")
+	for member in "$@"; do members+=("$name/$member"); done
 	rm -rf "$folder.partial" "$folder"
 	mkdir -p "$folder.partial"
 	in_root bash -euo pipefail -c '
-		package=$1 folder=$2; shift 2
+		name=$1 package=$2 folder=$3; shift 3
 		dpkg-deb --fsys-tarfile "/cache/packages/$package" |
-			tar -xO ./usr/src/linux-source-6.12.tar.xz |
+			tar -xO "./usr/src/$name.tar.xz" |
 			tar -xJ -C "$folder" --strip-components=1 "$@"
-	' unpack "$package" "/cache${folder#"$cache"}.partial" "${members[@]}"
+	' unpack "$name" "$package" "/cache${folder#"$cache"}.partial" "${members[@]}"
 	mv "$folder.partial" "$folder"
 }
 

@@ -29,6 +29,7 @@
 
 struct run {
 	uint64_t reached, faulted;
+	uint64_t told; /* of those that failed: KVM told the address */
 	uint32_t left; /* faults that were asked for and did not happen */
 	int error;
 };
@@ -64,7 +65,7 @@ static struct run read_buffer(int node, uint64_t pages, enum hostblob_ttm_reques
 	volatile uint32_t *for_host = buffer_map(&buffer);
 	void *for_guest = buffer_map(&buffer);
 
-	if (!for_host || !for_guest || machine_create(&machine))
+	if (!for_host || !for_guest || machine_create(&machine, 1))
 		return run;
 	for (uint64_t page = 0; page < pages; page++)
 		for_host[page * PAGE_BYTES / 4] = VALUE + (uint32_t)page;
@@ -82,11 +83,40 @@ static struct run read_buffer(int node, uint64_t pages, enum hostblob_ttm_reques
 		run.reached += results[page] == PAGE_REACHED;
 		run.faulted += results[page] == PAGE_FAULT;
 	}
+	run.told = machine.faults_told;
 	machine_destroy(&machine);
 	munmap((void *)for_host, pages * PAGE_BYTES);
 	munmap(for_guest, pages * PAGE_BYTES);
 	close(buffer.fd);
 	return run;
+}
+
+/*
+ * A guest reads a page before and after the buffer lost its pages. Returns what
+ * it saw then, where the new page has to be empty.
+ */
+static enum page_result read_gutted(int node)
+{
+	enum page_result result = PAGE_REACHED;
+	struct machine machine;
+	struct buffer buffer;
+	uint32_t left;
+
+	if (buffer_create(node, "amdgpu", BUFFER_DMA_BUF, PAGES * PAGE_BYTES, &buffer))
+		return PAGE_FAULT;
+	volatile uint32_t *memory = buffer_map(&buffer);
+
+	if (!memory || machine_create(&machine, 1))
+		return PAGE_FAULT;
+	memory[0] = VALUE;
+	if (machine_set_memory(&machine, 1, MACHINE_MEMORY, (void *)memory, PAGES * PAGE_BYTES) ||
+	    machine_read_pages(&machine, 1, VALUE, &result) || result != PAGE_REACHED ||
+	    ask(node, &buffer, HOSTBLOB_TTM_GUT, 0, &left) || machine_read_pages(&machine, 1, 0, &result))
+		result = PAGE_FAULT;
+	machine_destroy(&machine);
+	munmap((void *)memory, PAGES * PAGE_BYTES);
+	close(buffer.fd);
+	return result;
 }
 
 static void on_alarm(int signal)
@@ -106,8 +136,8 @@ static void interrupt_repeatedly(bool on)
 
 static bool check(const char *what, const struct run *run, bool good)
 {
-	printf("%-40s reached %" PRIu64 ", failed %" PRIu64 ", faults left %u, %s%s\n", what, run->reached,
-	       run->faulted, run->left, run->error ? strerror(-run->error) : "ran to its end",
+	printf("%-40s reached %" PRIu64 ", failed %" PRIu64 ", told of %" PRIu64 ", faults left %u, %s%s\n", what,
+	       run->reached, run->faulted, run->told, run->left, run->error ? strerror(-run->error) : "ran to its end",
 	       good ? "" : "  NOT AS EXPECTED");
 	return good;
 }
@@ -121,7 +151,9 @@ int main(int argc, char **argv)
 		fputs("Usage: faults retried|fatal\n"
 		      "Fail unless KVM retries a fault that inserted nothing, until a signal comes;\n"
 		      "or fails KVM_RUN with -EFAULT then, as stock kernels do; and the same of a\n"
-		      "write that finds a read-only PTE, by an instruction that KVM can't emulate.\n\n"
+		      "write that finds a read-only PTE, by an instruction that KVM can't emulate; and\n"
+		      "unless KVM tells which page can't be faulted in, and a guest sees nothing of\n"
+		      "the pages that its buffer lost; or fails to, and does.\n\n"
 		      "Exit status: 0 as expected, 1 not so, 2 bad usage, 77 skipped.\n",
 		      argc == 2 && !strcmp(argv[1], "--help") ? stdout : stderr);
 		return argc == 2 && !strcmp(argv[1], "--help") ? 0 : 2;
@@ -153,6 +185,12 @@ int main(int argc, char **argv)
 	good &= check("1 page, faults make it read-only", &run,
 		      retried ? !run.error && run.reached == 1 && run.left < INT_MAX : run.error == -EPROTO);
 	run = read_buffer(node, 1, HOSTBLOB_TTM_FAULT_SIGBUS, INT_MAX);
-	good &= check("1 page, every fault fails", &run, !run.error && run.faulted == 1);
+	good &= check("1 page, every fault fails", &run, !run.error && run.faulted == 1 && run.told == retried);
+
+	enum page_result gutted = read_gutted(node);
+
+	printf("%-40s %s\n", "1 page, gone when read again",
+	       gutted == PAGE_REACHED ? "empty" : gutted == PAGE_WRONG_DATA ? "the old one" : "failed");
+	good &= gutted == (retried ? PAGE_REACHED : PAGE_WRONG_DATA);
 	return good ? 0 : 1;
 }

@@ -202,7 +202,7 @@ static int measure(const struct options *options, struct measurement *result)
 		error = -ENODEV;
 		goto out;
 	}
-	error = machine_create(&machine);
+	error = machine_create(&machine, 1);
 	if (error)
 		goto out;
 	if (options->references && (!result->structure_known || start_tracing(pfns, count, &why))) {

@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -16,6 +18,7 @@
 #include <unistd.h>
 
 #define PAGE_BYTES 4096
+#define CODE_BYTES (2 * PAGE_BYTES) /* the second page: how many rounds there were */
 
 /* EBX: address, ESI: value, EDI: end. After a fault the guest goes on at `next`. */
 struct loop {
@@ -85,29 +88,45 @@ int machine_set_memory(struct machine *machine, uint32_t slot, uint64_t address,
 		       failed("KVM_SET_USER_MEMORY_REGION") : 0;
 }
 
-static int enter_protected_mode(struct machine *machine)
+static int enter_protected_mode(int vcpu)
 {
 	struct kvm_segment flat = {
 		.limit = 0xffffffff, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1, .selector = 16,
 	};
 	struct kvm_sregs registers;
 
-	if (ioctl(machine->vcpu, KVM_GET_SREGS, &registers))
+	if (ioctl(vcpu, KVM_GET_SREGS, &registers))
 		return failed("KVM_GET_SREGS");
 	registers.ds = registers.es = registers.fs = registers.gs = registers.ss = flat;
 	flat.type = 11;
 	flat.selector = 8;
 	registers.cs = flat;
 	registers.cr0 |= 1;
-	return ioctl(machine->vcpu, KVM_SET_SREGS, &registers) ? failed("KVM_SET_SREGS") : 0;
+	return ioctl(vcpu, KVM_SET_SREGS, &registers) ? failed("KVM_SET_SREGS") : 0;
 }
 
-int machine_create(struct machine *machine)
+static int add_vcpu(struct machine *machine)
+{
+	unsigned int i = machine->vcpu_count;
+
+	machine->vcpus[i] = ioctl(machine->vm, KVM_CREATE_VCPU, i);
+	if (machine->vcpus[i] < 0)
+		return failed("KVM_CREATE_VCPU");
+	machine->runs[i] = mmap(NULL, machine->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, machine->vcpus[i], 0);
+	if (machine->runs[i] == MAP_FAILED) {
+		close(machine->vcpus[i]);
+		return failed("mmap of the vCPU");
+	}
+	machine->vcpu_count++;
+	return enter_protected_mode(machine->vcpus[i]);
+}
+
+int machine_create(struct machine *machine, unsigned int vcpus)
 {
 	int result;
 
-	*machine = (struct machine){ .kvm = -1, .vm = -1, .vcpu = -1, .run = MAP_FAILED };
-	machine->code = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	*machine = (struct machine){ .kvm = -1, .vm = -1 };
+	machine->code = mmap(NULL, CODE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (machine->code == MAP_FAILED) {
 		machine->code = NULL;
 		return failed("mmap");
@@ -128,22 +147,14 @@ int machine_create(struct machine *machine)
 
 	ioctl(machine->vm, KVM_SET_TSS_ADDR, 0xfffbd000);
 	ioctl(machine->vm, KVM_SET_IDENTITY_MAP_ADDR, &identity_map);
-	result = machine_set_memory(machine, 0, MACHINE_CODE, machine->code, PAGE_BYTES);
+	result = machine_set_memory(machine, 0, MACHINE_CODE, machine->code, CODE_BYTES);
 	if (result)
 		goto error;
-	machine->vcpu = ioctl(machine->vm, KVM_CREATE_VCPU, 0);
-	if (machine->vcpu < 0) {
-		result = failed("KVM_CREATE_VCPU");
-		goto error;
+	while (machine->vcpu_count < vcpus) {
+		result = add_vcpu(machine);
+		if (result)
+			goto error;
 	}
-	machine->run = mmap(NULL, machine->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, machine->vcpu, 0);
-	if (machine->run == MAP_FAILED) {
-		result = failed("mmap of the vCPU");
-		goto error;
-	}
-	result = enter_protected_mode(machine);
-	if (result)
-		goto error;
 	return 0;
 error:
 	machine_destroy(machine);
@@ -152,16 +163,16 @@ error:
 
 void machine_destroy(struct machine *machine)
 {
-	if (machine->run != MAP_FAILED)
-		munmap(machine->run, machine->run_size);
-	if (machine->vcpu >= 0)
-		close(machine->vcpu);
+	for (unsigned int i = 0; i < machine->vcpu_count; i++) {
+		munmap(machine->runs[i], machine->run_size);
+		close(machine->vcpus[i]);
+	}
 	if (machine->vm >= 0)
 		close(machine->vm);
 	if (machine->kvm >= 0)
 		close(machine->kvm);
 	if (machine->code)
-		munmap(machine->code, PAGE_BYTES);
+		munmap(machine->code, CODE_BYTES);
 }
 
 static int run_loop(struct machine *machine, const struct loop *loop, uint64_t count, uint32_t first,
@@ -178,21 +189,24 @@ static int run_loop(struct machine *machine, const struct loop *loop, uint64_t c
 	memcpy(machine->code, loop->code, sizeof(loop->code));
 	for (uint64_t page = 0; page < count; page++)
 		results[page] = PAGE_REACHED;
-	if (ioctl(machine->vcpu, KVM_SET_REGS, &registers))
+	if (ioctl(machine->vcpus[0], KVM_SET_REGS, &registers))
 		return failed("KVM_SET_REGS");
 
 	for (;;) {
-		int faulted = ioctl(machine->vcpu, KVM_RUN, 0) ? errno : 0;
+		struct kvm_run *run = machine->runs[0];
+
+		run->exit_reason = KVM_EXIT_UNKNOWN;
+		int faulted = ioctl(machine->vcpus[0], KVM_RUN, 0) ? errno : 0;
 
 		if (faulted && faulted != EFAULT)
 			return failed("KVM_RUN");
-		if (!faulted && machine->run->exit_reason == KVM_EXIT_HLT)
+		if (!faulted && run->exit_reason == KVM_EXIT_HLT)
 			return 0;
-		if (!faulted && machine->run->exit_reason != KVM_EXIT_IO) {
-			fprintf(stderr, "KVM_RUN: unexpected exit reason %u\n", machine->run->exit_reason);
+		if (!faulted && run->exit_reason != KVM_EXIT_IO) {
+			fprintf(stderr, "KVM_RUN: unexpected exit reason %u\n", run->exit_reason);
 			return -EPROTO;
 		}
-		if (ioctl(machine->vcpu, KVM_GET_REGS, &registers))
+		if (ioctl(machine->vcpus[0], KVM_GET_REGS, &registers))
 			return failed("KVM_GET_REGS");
 		uint64_t page = (registers.rbx - MACHINE_MEMORY) / PAGE_BYTES;
 
@@ -201,10 +215,13 @@ static int run_loop(struct machine *machine, const struct loop *loop, uint64_t c
 			return -EPROTO;
 		}
 		results[page] = faulted ? PAGE_FAULT : PAGE_WRONG_DATA;
+		machine->faults_told += faulted && run->exit_reason == KVM_EXIT_MEMORY_FAULT &&
+					run->memory_fault.gpa == MACHINE_MEMORY + page * PAGE_BYTES &&
+					run->memory_fault.size == PAGE_BYTES;
 		if (!faulted)
 			continue;
 		registers.rip = MACHINE_CODE + loop->next;
-		if (ioctl(machine->vcpu, KVM_SET_REGS, &registers))
+		if (ioctl(machine->vcpus[0], KVM_SET_REGS, &registers))
 			return failed("KVM_SET_REGS");
 	}
 }
@@ -215,17 +232,30 @@ int machine_read_pages(struct machine *machine, uint64_t count, uint32_t first,
 	return run_loop(machine, &read_loop, count, first, results);
 }
 
-int machine_count_rounds(struct machine *machine, uint64_t count, uint32_t rounds, uint64_t *faults)
+uint32_t machine_rounds(const struct machine *machine, unsigned int vcpu)
 {
+	return ((const volatile uint32_t *)(machine->code + PAGE_BYTES))[vcpu];
+}
+
+bool machine_ended(const struct machine *machine, unsigned int vcpu)
+{
+	return atomic_load(&machine->states[vcpu]) == MACHINE_ENDED;
+}
+
+int machine_count(struct machine *machine, unsigned int vcpu, uint64_t count, struct machine_counts *counts)
+{
+	/* By the x87, because KVM cannot emulate that: a write has to find its page. */
 	static const uint8_t code[] = {
-		0xff, 0x03,			    /*	0: incl (%ebx) */
-		0x81, 0xc3, 0x00, 0x10, 0x00, 0x00, /*	2: add $4096,%ebx */
-		0x39, 0xfb,			    /*	8: cmp %edi,%ebx */
-		0x72, 0xf4,			    /* 10: jb 0 */
-		0x89, 0xf3,			    /* 12: mov %esi,%ebx */
-		0x49,				    /* 14: dec %ecx */
-		0x75, 0xef,			    /* 15: jnz 0 */
-		0xf4,				    /* 17: hlt */
+		0xdb, 0x04, 0x2b,		    /*	0: fildl (%ebx,%ebp) */
+		0xd9, 0xe8,			    /*	3: fld1 */
+		0xde, 0xc1,			    /*	5: faddp */
+		0xdb, 0x1c, 0x2b,		    /*	7: fistpl (%ebx,%ebp) */
+		0x81, 0xc3, 0x00, 0x10, 0x00, 0x00, /* 10: add $4096,%ebx */
+		0x39, 0xfb,			    /* 16: cmp %edi,%ebx */
+		0x72, 0xec,			    /* 18: jb 0 */
+		0x89, 0xf3,			    /* 20: mov %esi,%ebx */
+		0xff, 0x85, 0x00, 0x20, 0x00, 0x00, /* 22: incl 0x2000(%ebp) */
+		0xeb, 0xe2,			    /* 28: jmp 0 */
 	};
 	struct kvm_regs registers = {
 		.rip = MACHINE_CODE,
@@ -233,22 +263,54 @@ int machine_count_rounds(struct machine *machine, uint64_t count, uint32_t round
 		.rbx = MACHINE_MEMORY,
 		.rsi = MACHINE_MEMORY,
 		.rdi = MACHINE_MEMORY + count * PAGE_BYTES,
-		.rcx = rounds,
+		.rbp = vcpu * sizeof(uint32_t),
 	};
+	struct kvm_run *run = machine->runs[vcpu];
+	int result = 0;
 
-	*faults = 0;
+	*counts = (struct machine_counts){ 0 };
 	memcpy(machine->code, code, sizeof(code));
-	if (ioctl(machine->vcpu, KVM_SET_REGS, &registers))
+	if (ioctl(machine->vcpus[vcpu], KVM_SET_REGS, &registers))
 		return failed("KVM_SET_REGS");
-	while (ioctl(machine->vcpu, KVM_RUN, 0)) {
-		if (errno != EFAULT)
-			return failed("KVM_RUN");
-		++*faults;
+	machine->threads[vcpu] = pthread_self();
+	atomic_store(&machine->states[vcpu], MACHINE_COUNTS);
+	while (!atomic_load(&machine->stopped) && !result) {
+		if (!ioctl(machine->vcpus[vcpu], KVM_RUN, 0)) {
+			fprintf(stderr, "KVM_RUN: unexpected exit reason %u\n", run->exit_reason);
+			result = -EPROTO;
+		} else if (errno == EFAULT) {
+			counts->faults++;
+		} else if (errno != EINTR) {
+			result = failed("KVM_RUN");
+		}
 	}
-	if (machine->run->exit_reason == KVM_EXIT_HLT)
-		return 0;
-	fprintf(stderr, "KVM_RUN: unexpected exit reason %u\n", machine->run->exit_reason);
-	return -EPROTO;
+	atomic_store(&machine->states[vcpu], MACHINE_ENDED);
+	if (ioctl(machine->vcpus[vcpu], KVM_GET_REGS, &registers))
+		return failed("KVM_GET_REGS");
+	counts->rounds = machine_rounds(machine, vcpu);
+	counts->pages = (registers.rbx - MACHINE_MEMORY) / PAGE_BYTES + (registers.rip == MACHINE_CODE + 10);
+	if (registers.rip == MACHINE_CODE + 22)
+		counts->pages = count;
+	return result;
+}
+
+static void wake(int signal)
+{
+	(void)signal;
+}
+
+void machine_stop(struct machine *machine)
+{
+	struct sigaction action = { .sa_handler = wake };
+
+	sigaction(SIGUSR1, &action, NULL);
+	atomic_store(&machine->stopped, true);
+	for (unsigned int i = 0; i < machine->vcpu_count; i++) {
+		/* If the signal comes before KVM_RUN, this ends it. */
+		machine->runs[i]->immediate_exit = 1;
+		if (atomic_load(&machine->states[i]) == MACHINE_COUNTS)
+			pthread_kill(machine->threads[i], SIGUSR1);
+	}
 }
 
 int machine_store_x87(struct machine *machine, uint64_t count, enum page_result *results)

@@ -1,28 +1,38 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The smallest virtual machine that can touch memory: one vCPU in 32-bit
- * protected mode without paging, and a page of code in memslot 0.
+ * The smallest virtual machine that can touch memory: one vCPU or two in 32-bit
+ * protected mode without paging, and its code in memslot 0.
  */
 #ifndef MACHINE_H
 #define MACHINE_H
 
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #define MACHINE_CODE 0x1000
 #define MACHINE_MEMORY 0x10000000 /* where the memory under test is */
 
+#define MACHINE_VCPUS 2
+
 struct machine {
-	int kvm, vm, vcpu;
-	struct kvm_run *run;
+	int kvm, vm, vcpus[MACHINE_VCPUS];
+	struct kvm_run *runs[MACHINE_VCPUS];
+	unsigned int vcpu_count;
 	uint32_t run_size;
 	uint8_t *code;
+	uint64_t faults_told; /* those whose page KVM_EXIT_MEMORY_FAULT named */
+	pthread_t threads[MACHINE_VCPUS];
+	_Atomic enum { MACHINE_IDLE, MACHINE_COUNTS, MACHINE_ENDED } states[MACHINE_VCPUS];
+	atomic_bool stopped;
 };
 
 /* What the guest got to, page by page. */
 enum page_result { PAGE_REACHED, PAGE_WRONG_DATA, PAGE_FAULT };
 
 /* Return 0, or a negative errno after a message on stderr. */
-int machine_create(struct machine *machine);
+int machine_create(struct machine *machine, unsigned int vcpus);
 void machine_destroy(struct machine *machine);
 
 /*
@@ -50,10 +60,21 @@ int machine_write_pages(struct machine *machine, uint64_t count, uint32_t first,
  */
 int machine_store_x87(struct machine *machine, uint64_t count, enum page_result *results);
 
+/* Page by page a count is @rounds, and one more for the first @pages. */
+struct machine_counts {
+	uint64_t rounds, pages, faults;
+};
+
 /*
- * The guest adds 1 to the first word of each page, @rounds times. KVM_RUN is
- * repeated where it fails with -EFAULT; @faults counts that.
+ * vCPU @vcpu adds 1 to the word of that number in each page, round after round,
+ * until another thread calls machine_stop(). KVM_RUN is repeated where it fails
+ * with -EFAULT; @counts->faults says how often.
  */
-int machine_count_rounds(struct machine *machine, uint64_t count, uint32_t rounds, uint64_t *faults);
+int machine_count(struct machine *machine, unsigned int vcpu, uint64_t count, struct machine_counts *counts);
+
+/* Meanwhile: how many rounds @vcpu has been through, and whether it counts no more. */
+uint32_t machine_rounds(const struct machine *machine, unsigned int vcpu);
+bool machine_ended(const struct machine *machine, unsigned int vcpu);
+void machine_stop(struct machine *machine);
 
 #endif

@@ -22,8 +22,8 @@
 #define SKIPPED 77
 #define PAGES 1024
 
-#define PAGE_DIRECTORY 0x2000
-#define HOST_SAVE_AREA 0x3000
+#define PAGE_DIRECTORY 0x4000
+#define HOST_SAVE_AREA 0x5000
 
 /* AMD64 Architecture Programmer's Manual, volume 2, 15 and appendix B. */
 #define EFER_SVME (1u << 12)
@@ -48,7 +48,7 @@ static int offer_svm(struct machine *machine)
 		return result;
 	cpuid->nent = ENTRIES;
 	result = ioctl(machine->kvm, KVM_GET_SUPPORTED_CPUID, cpuid) ||
-		 ioctl(machine->vcpu, KVM_SET_CPUID2, cpuid) ? -errno : 0;
+		 ioctl(machine->vcpus[0], KVM_SET_CPUID2, cpuid) ? -errno : 0;
 	free(cpuid);
 	return result;
 }
@@ -61,7 +61,7 @@ static int set_host_save_area(struct machine *machine)
 		return -ENOMEM;
 	msrs->nmsrs = 1;
 	msrs->entries[0] = (struct kvm_msr_entry){ .index = MSR_VM_HSAVE_PA, .data = HOST_SAVE_AREA };
-	int result = ioctl(machine->vcpu, KVM_SET_MSRS, msrs) == 1 ? 0 : -EIO;
+	int result = ioctl(machine->vcpus[0], KVM_SET_MSRS, msrs) == 1 ? 0 : -EIO;
 
 	free(msrs);
 	return result;
@@ -79,7 +79,7 @@ static int prepare(struct machine *machine, uint32_t *page_directory)
 		return result;
 	for (uint32_t i = 0; i < 1024; i++)
 		page_directory[i] = i << 22 | 0x83;
-	if (ioctl(machine->vcpu, KVM_GET_SREGS, &registers))
+	if (ioctl(machine->vcpus[0], KVM_GET_SREGS, &registers))
 		return -errno;
 	registers.cr0 |= CR0_PE_PG;
 	registers.cr3 = PAGE_DIRECTORY;
@@ -87,7 +87,7 @@ static int prepare(struct machine *machine, uint32_t *page_directory)
 	registers.efer |= EFER_SVME;
 	/* With no interrupt table an exception ends in a shutdown, which is seen here. */
 	registers.idt.limit = 0;
-	if (ioctl(machine->vcpu, KVM_SET_SREGS, &registers))
+	if (ioctl(machine->vcpus[0], KVM_SET_SREGS, &registers))
 		return -errno;
 	return set_host_save_area(machine);
 }
@@ -102,23 +102,23 @@ static enum outcome vmrun(void *memory, const volatile void *for_host)
 	enum outcome outcome = FAILED;
 	struct machine machine;
 
-	if (page_directory == MAP_FAILED || machine_create(&machine))
+	if (page_directory == MAP_FAILED || machine_create(&machine, 1))
 		return FAILED;
 	if (prepare(&machine, page_directory) || machine_set_memory(&machine, 1, MACHINE_MEMORY, memory, PAGE_BYTES)) {
 		fputs("KVM gives the guest no SVM\n", stderr);
 		goto out;
 	}
 	memcpy(machine.code, code, sizeof(code));
-	if (ioctl(machine.vcpu, KVM_SET_REGS, &registers) || ioctl(machine.vcpu, KVM_RUN, 0)) {
+	if (ioctl(machine.vcpus[0], KVM_SET_REGS, &registers) || ioctl(machine.vcpus[0], KVM_RUN, 0)) {
 		perror("KVM_RUN");
 		goto out;
 	}
-	if (machine.run->exit_reason == KVM_EXIT_HLT && *exit_code == VMEXIT_INVALID)
+	if (machine.runs[0]->exit_reason == KVM_EXIT_HLT && *exit_code == VMEXIT_INVALID)
 		outcome = ALLOWED;
-	else if (machine.run->exit_reason == KVM_EXIT_SHUTDOWN && *exit_code == 0)
+	else if (machine.runs[0]->exit_reason == KVM_EXIT_SHUTDOWN && *exit_code == 0)
 		outcome = REFUSED;
 	else
-		fprintf(stderr, "exit reason %u, exit code 0x%llx\n", machine.run->exit_reason,
+		fprintf(stderr, "exit reason %u, exit code 0x%llx\n", machine.runs[0]->exit_reason,
 			(unsigned long long)*exit_code);
 out:
 	machine_destroy(&machine);

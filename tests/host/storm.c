@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * A guest counts in each page of a buffer while the driver takes the pages away:
- * by swapping them out, which gives the guest other pages, by moving the buffer,
- * and by removing PTEs just when they were inserted. See --help.
+ * A guest counts in each page of a buffer while the driver takes the pages away
+ * in every way that it has, and gives those that it frees to another buffer. See
+ * --help.
  */
 #include "buffer.h"
 #include "machine.h"
@@ -10,126 +10,291 @@
 #include <hostblob_ttm.h>
 
 #include <errno.h>
+#include <getopt.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <stdatomic.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 #include <xf86drm.h>
 
 #define PAGE_BYTES 4096
 #define SKIPPED 77
-#define ZAPS 2 /* after each eviction */
+#define FAULTS 2 /* that are asked to go wrong, after each eviction */
+#define STRANGE 0x57a46e00u
+
+enum way { SWAP_OUT, MOVE, EVICT, GUT, ZAP, NOPAGE, READ_ONLY, WAYS };
+
+static const struct {
+	const char *name;
+	enum hostblob_ttm_request request;
+	bool of_faults; /* else the request is an eviction by itself */
+} ways[WAYS] = {
+	[SWAP_OUT] = { "swap-out", HOSTBLOB_TTM_SWAP_OUT, false },
+	[MOVE] = { "move", HOSTBLOB_TTM_MOVE, false },
+	[EVICT] = { "evict", HOSTBLOB_TTM_EVICT, false },
+	[GUT] = { "gut", HOSTBLOB_TTM_GUT, false },
+	[ZAP] = { "zap", HOSTBLOB_TTM_FAULT_ZAP, true },
+	[NOPAGE] = { "nopage", HOSTBLOB_TTM_FAULT_NOPAGE, true },
+	[READ_ONLY] = { "read-only", HOSTBLOB_TTM_FAULT_READ_ONLY, true },
+};
 
 struct storm {
+	struct machine machine;
 	int node;
 	uint32_t handle;
-	atomic_bool guest_has_ended;
-	uint64_t moves, swap_outs, swapped_pages, zaps;
+	uint64_t pages, evictions;
+	bool with[WAYS];
+	uint64_t happened[WAYS], foreign;
 	int error;
 };
 
-static int ask(struct storm *storm, enum hostblob_ttm_request request, uint32_t count, uint32_t *answer)
+struct vcpu {
+	struct storm *storm;
+	unsigned int number;
+	struct machine_counts counts;
+	int error;
+};
+
+static int ask(struct storm *storm, enum way way, uint32_t count, uint32_t *answer)
 {
-	struct hostblob_ttm_test test = { .handle = storm->handle, .request = request, .count = count };
+	struct hostblob_ttm_test test = { .handle = storm->handle, .request = ways[way].request, .count = count };
 
 	if (drmIoctl(storm->node, DRM_IOCTL_HOSTBLOB_TTM_TEST, &test)) {
 		storm->error = -errno;
-		perror("the test driver");
+		fprintf(stderr, "the test driver: %s: %s\n", ways[way].name, strerror(errno));
 		return storm->error;
 	}
 	*answer = test.count;
 	return 0;
 }
 
-static void *blow(void *opaque)
-{
-	struct storm *storm = opaque;
-	uint32_t answer = 0, asked = 0;
+/* Somebody else's buffer, which gets the pages that were freed last. */
+struct stranger {
+	struct buffer buffer;
+	volatile uint32_t *words;
+};
 
-	while (!atomic_load(&storm->guest_has_ended)) {
-		if (ask(storm, HOSTBLOB_TTM_SWAP_OUT, 0, &answer))
-			break;
-		storm->swap_outs += answer != 0;
-		storm->swapped_pages += answer;
-		if (ask(storm, HOSTBLOB_TTM_MOVE, 0, &answer))
-			break;
-		storm->moves++;
-		/* How many are left over says how many came to pass. */
-		if (ask(storm, HOSTBLOB_TTM_FAULT_ZAP, ZAPS, &answer))
-			break;
-		storm->zaps += asked - answer;
-		asked = ZAPS;
+static void stranger_create(struct storm *storm, struct stranger *stranger)
+{
+	stranger->words = NULL;
+	if (buffer_create(storm->node, "amdgpu", BUFFER_DRM_FD, storm->pages * PAGE_BYTES, &stranger->buffer)) {
+		storm->error = -ENOMEM;
+		return;
 	}
+	stranger->words = buffer_map(&stranger->buffer);
+	for (uint64_t page = 0; stranger->words && page < storm->pages; page++)
+		for (unsigned int word = 0; word < MACHINE_VCPUS; word++)
+			stranger->words[page * PAGE_BYTES / 4 + word] = STRANGE + word;
+}
+
+static void stranger_destroy(struct storm *storm, struct stranger *stranger)
+{
+	if (!stranger->words)
+		return;
+	for (uint64_t page = 0; page < storm->pages; page++)
+		for (unsigned int word = 0; word < MACHINE_VCPUS; word++)
+			storm->foreign += stranger->words[page * PAGE_BYTES / 4 + word] != STRANGE + word;
+	munmap((void *)stranger->words, storm->pages * PAGE_BYTES);
+	drmCloseBufferHandle(storm->node, stranger->buffer.handle);
+}
+
+/*
+ * Let each vCPU get through a round, so that it meets what was done, in pages
+ * that may be another's by mistake.
+ */
+static void wait_for_guest(struct storm *storm)
+{
+	for (unsigned int i = 0; i < storm->machine.vcpu_count; i++) {
+		uint32_t before = machine_rounds(&storm->machine, i);
+
+		while (machine_rounds(&storm->machine, i) - before < 2 && !storm->error) {
+			if (machine_ended(&storm->machine, i))
+				storm->error = -EIO;
+			sched_yield();
+		}
+	}
+}
+
+static void blow(struct storm *storm)
+{
+	uint32_t asked[WAYS] = { 0 }, answer = 0;
+	struct stranger stranger;
+	uint64_t done = 0;
+
+	while (done < storm->evictions && !storm->error) {
+		stranger_create(storm, &stranger);
+		for (enum way way = 0; way < WAYS && !storm->error; way++) {
+			if (!storm->with[way] || ask(storm, way, FAULTS, &answer))
+				continue;
+			if (ways[way].of_faults) {
+				/* How many are left over says how many came to pass. */
+				storm->happened[way] += asked[way] - answer;
+				asked[way] = FAULTS;
+				continue;
+			}
+			wait_for_guest(storm);
+			bool came_to_pass = (way != SWAP_OUT && way != EVICT) || answer;
+
+			storm->happened[way] += came_to_pass;
+			done += came_to_pass;
+		}
+		stranger_destroy(storm, &stranger);
+	}
+}
+
+static void *run_vcpu(void *opaque)
+{
+	struct vcpu *vcpu = opaque;
+
+	vcpu->error = machine_count(&vcpu->storm->machine, vcpu->number, vcpu->storm->pages, &vcpu->counts);
 	return NULL;
 }
 
-static int run_storm(struct storm *storm, uint64_t pages, uint32_t rounds, uint64_t *faults, uint64_t *wrong)
+/* Returns 0, or a negative errno after a message. */
+static int run_storm(struct storm *storm, unsigned int vcpu_count, uint64_t *faults, uint64_t *rounds, uint64_t *wrong)
 {
+	struct vcpu vcpus[MACHINE_VCPUS] = { 0 };
+	pthread_t threads[MACHINE_VCPUS];
 	struct buffer buffer;
-	struct machine machine;
-	pthread_t thread;
+	int result;
 
-	if (buffer_create(storm->node, "amdgpu", BUFFER_DMA_BUF, pages * PAGE_BYTES, &buffer)) {
+	if (buffer_create(storm->node, "amdgpu", BUFFER_DMA_BUF, storm->pages * PAGE_BYTES, &buffer)) {
 		fputs("the test driver gives no buffer\n", stderr);
 		return -EIO;
 	}
 	volatile uint32_t *for_host = buffer_map(&buffer);
 	void *for_guest = buffer_map(&buffer);
 
-	if (!for_host || !for_guest || machine_create(&machine))
+	if (!for_host || !for_guest || machine_create(&storm->machine, vcpu_count))
 		return -EIO;
 	storm->handle = buffer.handle;
-	int result = machine_set_memory(&machine, 1, MACHINE_MEMORY, for_guest, pages * PAGE_BYTES);
-
-	if (!result && pthread_create(&thread, NULL, blow, storm))
-		result = -EAGAIN;
-	if (!result) {
-		result = machine_count_rounds(&machine, pages, rounds, faults);
-		atomic_store(&storm->guest_has_ended, true);
-		pthread_join(thread, NULL);
+	result = machine_set_memory(&storm->machine, 1, MACHINE_MEMORY, for_guest, storm->pages * PAGE_BYTES);
+	for (unsigned int i = 0; i < vcpu_count && !result; i++) {
+		vcpus[i] = (struct vcpu){ .storm = storm, .number = i };
+		result = -pthread_create(&threads[i], NULL, run_vcpu, &vcpus[i]);
 	}
-	*wrong = 0;
-	for (uint64_t page = 0; page < pages; page++)
-		*wrong += for_host[page * PAGE_BYTES / 4] != rounds;
-	machine_destroy(&machine);
+	if (result)
+		return result;
+	blow(storm);
+	machine_stop(&storm->machine);
+	for (unsigned int i = 0; i < vcpu_count; i++) {
+		pthread_join(threads[i], NULL);
+		result = result ? result : vcpus[i].error;
+		*faults += vcpus[i].counts.faults;
+		*rounds += vcpus[i].counts.rounds;
+		for (uint64_t page = 0; page < storm->pages; page++) {
+			uint32_t count = for_host[page * PAGE_BYTES / 4 + i];
+			uint32_t expected = (uint32_t)vcpus[i].counts.rounds + (page < vcpus[i].counts.pages);
+
+			/* What was thrown away begins with 0 again. */
+			*wrong += storm->with[GUT] ? count > expected : count != expected;
+		}
+	}
+	machine_destroy(&storm->machine);
 	return result ? result : storm->error;
+}
+
+static void usage(FILE *stream)
+{
+	fputs("Usage: storm [OPTION]... survived|fatal\n"
+	      "Fail unless KVM_RUN never fails, no count is lost and no other buffer is written\n"
+	      "to; or unless one of these happens, as on kernels that lack a patch.\n\n"
+	      "  --vcpus N      1 (default) or 2\n"
+	      "  --pages N      of the buffer (default: 64)\n"
+	      "  --evictions N  until the end (default: 3000)\n"
+	      "  --with WAYS    of these, with commas (default: all but gut):\n"
+	      "                 swap-out, move, evict: the driver takes the pages;\n"
+	      "                 gut: it throws them away, and what the guest has written;\n"
+	      "                 zap, nopage, read-only: faults go wrong after each of them\n"
+	      "  --help         this text\n\n"
+	      "Exit status: 0 as expected, 1 not so, 2 bad usage, 77 skipped.\n",
+	      stream);
+}
+
+static bool parse_ways(char *list, bool *with)
+{
+	enum way way;
+
+	memset(with, 0, WAYS * sizeof(*with));
+	for (char *name = strtok(list, ","); name; name = strtok(NULL, ",")) {
+		for (way = 0; way < WAYS && strcmp(name, ways[way].name); way++)
+			;
+		if (way == WAYS)
+			return false;
+		with[way] = true;
+	}
+	return with[SWAP_OUT] || with[EVICT] || with[MOVE] || with[GUT];
+}
+
+static bool parse_number(const char *text, uint64_t most, uint64_t *number)
+{
+	char *end;
+
+	*number = strtoull(text, &end, 10);
+	return *text && !*end && *number && *number <= most;
 }
 
 int main(int argc, char **argv)
 {
-	bool survived = argc == 2 && !strcmp(argv[1], "survived");
-	struct storm storm = { 0 };
-	uint64_t faults, wrong;
+	static const struct option options[] = {
+		{ "vcpus", required_argument, NULL, 'v' },     { "pages", required_argument, NULL, 'p' },
+		{ "evictions", required_argument, NULL, 'e' }, { "with", required_argument, NULL, 'w' },
+		{ "help", no_argument, NULL, 'h' },	       { 0 },
+	};
+	struct storm storm = { .pages = 64, .evictions = 3000 };
+	uint64_t vcpus = 1, faults = 0, rounds = 0, wrong = 0;
+	struct timespec begin, end;
+	bool good = true;
 	char driver[32];
+	int option;
 
-	if (argc != 2 || (!survived && strcmp(argv[1], "fatal"))) {
-		fputs("Usage: storm survived|fatal\n"
-		      "Fail unless KVM_RUN never fails and no count is lost; or unless KVM_RUN fails\n"
-		      "with -EFAULT, as on stock kernels.\n\n"
-		      "Exit status: 0 as expected, 1 not so, 2 bad usage, 77 skipped.\n",
-		      argc == 2 && !strcmp(argv[1], "--help") ? stdout : stderr);
-		return argc == 2 && !strcmp(argv[1], "--help") ? 0 : 2;
+	for (enum way way = 0; way < WAYS; way++)
+		storm.with[way] = way != GUT;
+	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (option) {
+		case 'v': good &= parse_number(optarg, MACHINE_VCPUS, &vcpus); break;
+		case 'p': good &= parse_number(optarg, 65536, &storm.pages); break;
+		case 'e': good &= parse_number(optarg, UINT32_MAX, &storm.evictions); break;
+		case 'w': good &= parse_ways(optarg, storm.with); break;
+		case 'h': usage(stdout); return 0;
+		default: good = false;
+		}
+	}
+	bool survived = good && optind == argc - 1 && !strcmp(argv[optind], "survived");
+
+	if (!good || optind != argc - 1 || (!survived && strcmp(argv[optind], "fatal"))) {
+		usage(stderr);
+		return 2;
 	}
 	storm.node = node_open(NULL, driver, sizeof(driver));
 	if (storm.node < 0 || strcmp(driver, "amdgpu") || access("/sys/module/hostblob_ttm", F_OK)) {
 		puts("skipped: the TTM test driver is not loaded");
 		return SKIPPED;
 	}
-	/* Stock KVM maps a page that is a block of its own. */
-	uint64_t pages = survived ? 64 : 1;
-	uint32_t rounds = survived ? 1000000 : 5000000;
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	int error = run_storm(&storm, (unsigned int)vcpus, &faults, &rounds, &wrong);
 
-	if (run_storm(&storm, pages, rounds, &faults, &wrong))
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	if (error && survived)
 		return 1;
-	printf("%" PRIu64 " pages, %u rounds: %" PRIu64 " moves, %" PRIu64 " swap-outs of %" PRIu64
-	       " pages, %" PRIu64 " PTEs removed at once; KVM_RUN failed %" PRIu64 " times, %" PRIu64 " pages are wrong\n",
-	       pages, rounds, storm.moves, storm.swap_outs, storm.swapped_pages, storm.zaps, faults, wrong);
-	if (wrong || !storm.moves || !storm.swap_outs || !storm.zaps)
-		return 1;
-	return survived ? faults != 0 : faults == 0;
+	printf("%" PRIu64 " pages, %" PRIu64 " vCPUs, %ld s, %" PRIu64 " rounds;", storm.pages, vcpus,
+	       (long)(end.tv_sec - begin.tv_sec), rounds);
+	for (enum way way = 0; way < WAYS; way++) {
+		if (!storm.with[way])
+			continue;
+		printf(" %" PRIu64 " %s,", storm.happened[way], ways[way].name);
+		good &= storm.happened[way] != 0;
+	}
+	printf(" KVM_RUN failed %" PRIu64 " times%s, %" PRIu64 " counts are wrong, %" PRIu64 " words written to others\n",
+	       faults, error ? " and for good" : "", wrong, storm.foreign);
+	if (!survived)
+		return !error && !faults && !wrong && !storm.foreign;
+	/* A storm that never was proves nothing. */
+	return !good || !rounds || faults || wrong || storm.foreign;
 }

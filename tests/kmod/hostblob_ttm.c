@@ -4,6 +4,9 @@
  * pool, and it answers the requests of amdgpu's that an allocator needs. See
  * README.md.
  */
+#include <linux/gfp.h>
+#include <linux/log2.h>
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/platform_device.h>
 #include <linux/uaccess.h>
@@ -15,12 +18,11 @@
 #include <drm/drm_gem_ttm_helper.h>
 #include <drm/drm_ioctl.h>
 #include <drm/drm_managed.h>
-#include <drm/ttm/ttm_bo.h>
-#include <drm/ttm/ttm_device.h>
-#include <drm/ttm/ttm_placement.h>
+#include <drm/ttm/ttm_pool.h>
 #include <drm/ttm/ttm_range_manager.h>
 #include <drm/ttm/ttm_tt.h>
 
+#include "compat.h"
 #include "hostblob_ttm.h"
 
 /* Of the GTT placement; a test that wants eviction makes it smaller. */
@@ -33,12 +35,42 @@ struct test_device {
 	struct ttm_device bdev;
 };
 
+/* How a buffer gets its pages; a file's are those of its next buffers. */
+struct test_source {
+	enum hostblob_ttm_pages pages;
+	unsigned int order;
+	enum ttm_caching caching;
+};
+
+struct test_tt {
+	struct ttm_tt tt;
+	struct test_source source;
+};
+
 struct test_bo {
 	struct ttm_buffer_object bo;
+	struct test_source source;
 	atomic_t nopage, sigbus, read_only, zap; /* faults left that end so */
 };
 
 static struct platform_device *platform;
+
+/* For programs that have no handle of the buffer. */
+static bool fail;
+
+static int set_fail(const char *value, const struct kernel_param *parameter)
+{
+	struct test_device *test = platform ? platform_get_drvdata(platform) : NULL;
+	int result = param_set_bool(value, parameter);
+
+	if (!result && test)
+		unmap_mapping_range(test->drm.anon_inode->i_mapping, 0, 0, 1);
+	return result;
+}
+
+static const struct kernel_param_ops fail_ops = { .set = set_fail, .get = param_get_bool };
+module_param_cb(fail, &fail_ops, &fail, 0644);
+MODULE_PARM_DESC(fail, "all faults fail; to write it removes all PTEs");
 
 static struct test_device *to_test_device(struct drm_device *drm)
 {
@@ -55,6 +87,7 @@ static const struct ttm_place places[] = {
 	{ .mem_type = TTM_PL_TT },
 };
 
+static const struct ttm_placement nowhere;
 static const struct ttm_placement in_system = { .placement = &places[0], .num_placement = 1 };
 static const struct ttm_placement in_gtt = { .placement = &places[1], .num_placement = 1 };
 
@@ -62,19 +95,73 @@ static const struct ttm_placement in_gtt = { .placement = &places[1], .num_place
 
 static struct ttm_tt *test_tt_create(struct ttm_buffer_object *bo, u32 page_flags)
 {
-	struct ttm_tt *tt = kzalloc(sizeof(*tt), GFP_KERNEL);
+	struct test_bo *test = container_of(bo, struct test_bo, bo);
+	struct test_tt *tt = kzalloc(sizeof(*tt), GFP_KERNEL);
 
-	if (tt && ttm_tt_init(tt, bo, page_flags, ttm_cached, 0)) {
+	if (!tt)
+		return NULL;
+	tt->source = test->source;
+	if (ttm_tt_init(&tt->tt, bo, page_flags, test->source.caching, 0)) {
 		kfree(tt);
 		return NULL;
 	}
-	return tt;
+	return &tt->tt;
 }
 
 static void test_tt_destroy(struct ttm_device *bdev, struct ttm_tt *tt)
 {
 	ttm_tt_fini(tt);
-	kfree(tt);
+	kfree(container_of(tt, struct test_tt, tt));
+}
+
+static unsigned int order_at(const struct test_tt *test, u32 index)
+{
+	return min_t(unsigned int, test->source.order, ilog2(test->tt.num_pages - index));
+}
+
+static void test_tt_unpopulate(struct ttm_device *bdev, struct ttm_tt *tt)
+{
+	struct test_tt *test = container_of(tt, struct test_tt, tt);
+	u32 index, page;
+
+	if (test->source.pages == HOSTBLOB_TTM_POOL) {
+		ttm_pool_free(&bdev->pool, tt);
+		return;
+	}
+	for (index = 0; index < tt->num_pages && tt->pages[index]; index += 1 << order_at(test, index)) {
+		unsigned int order = order_at(test, index);
+
+		for (page = index; page < index + (1 << order); page++)
+			if (test->source.pages == HOSTBLOB_TTM_RESERVED)
+				ClearPageReserved(tt->pages[page]);
+		__free_pages(tt->pages[index], order);
+	}
+	memset(tt->pages, 0, tt->num_pages * sizeof(*tt->pages));
+}
+
+static int test_tt_populate(struct ttm_device *bdev, struct ttm_tt *tt, struct ttm_operation_ctx *ctx)
+{
+	struct test_tt *test = container_of(tt, struct test_tt, tt);
+	gfp_t flags = GFP_HIGHUSER | __GFP_ZERO | (test->source.pages == HOSTBLOB_TTM_COMPOUND ? __GFP_COMP : 0);
+	u32 index, page;
+
+	if (test->source.pages == HOSTBLOB_TTM_POOL)
+		return ttm_pool_alloc(&bdev->pool, tt, ctx);
+	for (index = 0; index < tt->num_pages; index += 1 << order_at(test, index)) {
+		unsigned int order = order_at(test, index);
+		struct page *block = alloc_pages(flags, order);
+
+		if (!block) {
+			test_tt_unpopulate(bdev, tt);
+			return -ENOMEM;
+		}
+		for (page = 0; page < 1 << order; page++) {
+			tt->pages[index + page] = block + page;
+			if (test->source.pages == HOSTBLOB_TTM_RESERVED)
+				SetPageReserved(block + page);
+		}
+	}
+	return 0;
 }
 
 static void test_evict_flags(struct ttm_buffer_object *bo, struct ttm_placement *placement)
@@ -92,6 +179,8 @@ static int test_move(struct ttm_buffer_object *bo, bool evict, struct ttm_operat
 
 static struct ttm_device_funcs test_funcs = {
 	.ttm_tt_create = test_tt_create,
+	.ttm_tt_populate = test_tt_populate,
+	.ttm_tt_unpopulate = test_tt_unpopulate,
 	.ttm_tt_destroy = test_tt_destroy,
 	.eviction_valuable = ttm_bo_eviction_valuable,
 	.evict_flags = test_evict_flags,
@@ -99,6 +188,18 @@ static struct ttm_device_funcs test_funcs = {
 };
 
 /* --- buffers ------------------------------------------------------------------ */
+
+/* A buffer that was gutted is nowhere until somebody needs it, as amdgpu's are. */
+static vm_fault_t bring_back(struct ttm_buffer_object *bo)
+{
+	struct ttm_operation_ctx ctx = { .interruptible = true };
+	struct ttm_placement placement = in_gtt;
+	int result = bo->resource ? 0 : ttm_bo_validate(bo, &placement, &ctx);
+
+	if (!result)
+		return 0;
+	return result == -ERESTARTSYS ? VM_FAULT_NOPAGE : VM_FAULT_SIGBUS;
+}
 
 static vm_fault_t test_fault(struct vm_fault *vmf)
 {
@@ -109,14 +210,16 @@ static vm_fault_t test_fault(struct vm_fault *vmf)
 
 	if (atomic_dec_if_positive(&test->nopage) >= 0)
 		return VM_FAULT_NOPAGE;
-	if (atomic_dec_if_positive(&test->sigbus) >= 0)
+	if (READ_ONCE(fail) || atomic_dec_if_positive(&test->sigbus) >= 0)
 		return VM_FAULT_SIGBUS;
 	if (atomic_dec_if_positive(&test->read_only) >= 0)
 		protection = vm_get_page_prot(vmf->vma->vm_flags & ~VM_WRITE);
 	result = ttm_bo_vm_reserve(bo, vmf);
 	if (result)
 		return result;
-	result = ttm_bo_vm_fault_reserved(vmf, protection, TTM_BO_VM_NUM_PREFAULT);
+	result = bring_back(bo);
+	if (!result)
+		result = ttm_bo_vm_fault_reserved(vmf, protection, TTM_BO_VM_NUM_PREFAULT);
 	if (result == VM_FAULT_RETRY && !(vmf->flags & FAULT_FLAG_RETRY_NOWAIT))
 		return result;
 	if (result == VM_FAULT_NOPAGE && atomic_dec_if_positive(&test->zap) >= 0)
@@ -134,7 +237,7 @@ static const struct vm_operations_struct test_vm_ops = {
 
 static void test_gem_free(struct drm_gem_object *gem)
 {
-	ttm_bo_put(&to_test_bo(gem)->bo);
+	ttm_bo_fini(&to_test_bo(gem)->bo);
 }
 
 static const struct drm_gem_object_funcs test_gem_funcs = {
@@ -154,15 +257,19 @@ static int test_gem_create(struct drm_device *drm, void *data, struct drm_file *
 	union drm_amdgpu_gem_create *args = data;
 	struct ttm_placement placement = in_gtt;
 	struct test_bo *test;
-	u64 size = args->in.bo_size;
+	const struct test_source *source = file->driver_priv;
+	u64 size = args->in.bo_size, flags = args->in.domain_flags;
 	int result;
 
 	if (!size || !PAGE_ALIGNED(size) || size > (u64)gtt_mib << 20 ||
-	    args->in.domains != AMDGPU_GEM_DOMAIN_GTT || args->in.domain_flags)
+	    args->in.domains != AMDGPU_GEM_DOMAIN_GTT || flags & ~AMDGPU_GEM_CREATE_CPU_GTT_USWC)
 		return -EINVAL;
 	test = kzalloc(sizeof(*test), GFP_KERNEL);
 	if (!test)
 		return -ENOMEM;
+	test->source = *source;
+	if (flags)
+		test->source.caching = ttm_write_combined;
 	drm_gem_private_object_init(drm, &test->bo.base, size);
 	test->bo.base.funcs = &test_gem_funcs;
 	/* On failure this calls test_bo_destroy(). */
@@ -198,36 +305,72 @@ static int test_gem_op(struct drm_device *drm, void *data, struct drm_file *file
 	if (!gem)
 		return -ENOENT;
 	info.bo_size = gem->size;
+	if (to_test_bo(gem)->source.caching == ttm_write_combined)
+		info.domain_flags = AMDGPU_GEM_CREATE_CPU_GTT_USWC;
 	drm_gem_object_put(gem);
 	if (args->op != AMDGPU_GEM_OP_GET_GEM_CREATE_INFO)
 		return -EINVAL;
 	return copy_to_user(u64_to_user_ptr(args->value), &info, sizeof(info)) ? -EFAULT : 0;
 }
 
-static int move_to_the_other_placement(struct test_bo *test)
+static int move_buffer(struct test_bo *test, bool away)
 {
 	struct ttm_operation_ctx ctx = { .interruptible = true };
-	struct ttm_placement placement = in_system;
+	struct ttm_placement placement = in_gtt;
 	int result = ttm_bo_reserve(&test->bo, true, false, NULL);
 
 	if (result)
 		return result;
-	if (test->bo.resource && test->bo.resource->mem_type == TTM_PL_SYSTEM)
-		placement = in_gtt;
+	if (away)
+		placement = nowhere;
+	else if (test->bo.resource && test->bo.resource->mem_type == TTM_PL_TT)
+		placement = in_system;
 	result = ttm_bo_validate(&test->bo, &placement, &ctx);
 	ttm_bo_unreserve(&test->bo);
 	return result;
 }
 
+/* A buffer has to be in GTT to be evicted from it; a GPU's use brings it there. */
+static int evict(struct test_device *device, struct test_bo *test, u32 *evicted)
+{
+	*evicted = test->bo.resource && test->bo.resource->mem_type == TTM_PL_TT;
+	return *evicted ? ttm_resource_manager_evict_all(&device->bdev, ttm_manager_type(&device->bdev, TTM_PL_TT)) :
+			  move_buffer(test, false);
+}
+
+static int set_source(struct test_source *source, const struct hostblob_ttm_test *args)
+{
+	static const enum ttm_caching caching[] = {
+		[HOSTBLOB_TTM_CACHED] = ttm_cached,
+		[HOSTBLOB_TTM_WRITE_COMBINED] = ttm_write_combined,
+		[HOSTBLOB_TTM_UNCACHED] = ttm_uncached,
+	};
+
+	if (args->request == HOSTBLOB_TTM_CACHING) {
+		if (args->count >= ARRAY_SIZE(caching) || args->value)
+			return -EINVAL;
+		source->caching = caching[args->count];
+		return 0;
+	}
+	if (args->count > HOSTBLOB_TTM_RESERVED || args->value > 10)
+		return -EINVAL;
+	source->pages = args->count;
+	source->order = args->value;
+	return 0;
+}
+
 static int test_test(struct drm_device *drm, void *data, struct drm_file *file)
 {
 	struct ttm_operation_ctx ctx = { .interruptible = true };
+	struct test_device *device = to_test_device(drm);
 	struct hostblob_ttm_test *args = data;
 	struct drm_gem_object *gem;
 	struct test_bo *test;
 	int result = 0;
 
-	if (args->pad || args->count > INT_MAX)
+	if (args->request == HOSTBLOB_TTM_PAGES || args->request == HOSTBLOB_TTM_CACHING)
+		return args->handle ? -EINVAL : set_source(file->driver_priv, args);
+	if (args->value || args->count > INT_MAX)
 		return -EINVAL;
 	gem = drm_gem_object_lookup(file, args->handle);
 	if (!gem)
@@ -247,10 +390,14 @@ static int test_test(struct drm_device *drm, void *data, struct drm_file *file)
 		args->count = atomic_xchg(&test->zap, args->count);
 		break;
 	case HOSTBLOB_TTM_MOVE:
-		result = move_to_the_other_placement(test);
+	case HOSTBLOB_TTM_GUT:
+		result = move_buffer(test, args->request == HOSTBLOB_TTM_GUT);
+		break;
+	case HOSTBLOB_TTM_EVICT:
+		result = evict(device, test, &args->count);
 		break;
 	case HOSTBLOB_TTM_SWAP_OUT:
-		result = ttm_device_swapout(&to_test_device(drm)->bdev, &ctx, GFP_KERNEL);
+		result = ttm_device_swapout(&device->bdev, &ctx, GFP_KERNEL);
 		args->count = max(result, 0);
 		/* A buffer that somebody uses at the moment stays where it is. */
 		result = result == -EBUSY ? 0 : min(result, 0);
@@ -271,16 +418,34 @@ static const struct drm_ioctl_desc test_ioctls[] = {
 	DRM_IOCTL_DEF_DRV(HOSTBLOB_TTM_TEST, test_test, DRM_RENDER_ALLOW),
 };
 
+static int test_open(struct drm_device *drm, struct drm_file *file)
+{
+	struct test_source *source = kzalloc(sizeof(*source), GFP_KERNEL);
+
+	if (!source)
+		return -ENOMEM;
+	source->caching = ttm_cached;
+	file->driver_priv = source;
+	return 0;
+}
+
+static void test_postclose(struct drm_device *drm, struct drm_file *file)
+{
+	kfree(file->driver_priv);
+}
+
 DEFINE_DRM_GEM_FOPS(test_fops);
 
 static const struct drm_driver test_driver = {
 	.driver_features = DRIVER_GEM | DRIVER_RENDER,
+	.open = test_open,
+	.postclose = test_postclose,
 	.fops = &test_fops,
 	.ioctls = test_ioctls,
 	.num_ioctls = ARRAY_SIZE(test_ioctls),
 	.name = "amdgpu",
 	.desc = "hostblob's TTM test driver, with amdgpu's requests and no hardware",
-	.date = "20261121",
+	DRIVER_DATE
 	.major = 3,
 	.minor = 0,
 };
@@ -311,7 +476,7 @@ static int __init test_init(void)
 		goto release;
 	}
 	result = ttm_device_init(&test->bdev, &test_funcs, test->drm.dev, test->drm.anon_inode->i_mapping,
-				 test->drm.vma_offset_manager, false, false);
+				 test->drm.vma_offset_manager, POOL_FLAGS);
 	if (result)
 		goto release;
 	result = ttm_range_man_init(&test->bdev, TTM_PL_TT, true, ((u64)gtt_mib << 20) >> PAGE_SHIFT);

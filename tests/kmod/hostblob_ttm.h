@@ -24,6 +24,34 @@ enum hostblob_ttm_request {
 	HOSTBLOB_TTM_MOVE,
 	/* Swap a buffer out, the least recently used; @count: its pages, or 0. */
 	HOSTBLOB_TTM_SWAP_OUT,
+	/*
+	 * Evict all buffers from GTT, as for lack of space in it; @count: 1, or 0 if
+	 * the buffer was not there and is now.
+	 */
+	HOSTBLOB_TTM_EVICT,
+	/* Evict the buffer to nowhere, as amdgpu does with those that are discardable. */
+	HOSTBLOB_TTM_GUT,
+	/*
+	 * Buffers that this file creates from now on have pages of the kind
+	 * @count, enum hostblob_ttm_pages, in blocks of the order @value at most;
+	 * @handle is 0.
+	 */
+	HOSTBLOB_TTM_PAGES,
+	/* The same for caching: @count is enum hostblob_ttm_caching. */
+	HOSTBLOB_TTM_CACHING,
+};
+
+enum hostblob_ttm_pages {
+	HOSTBLOB_TTM_POOL, /* of TTM's pool, which takes no order */
+	HOSTBLOB_TTM_BLOCKS,
+	HOSTBLOB_TTM_COMPOUND,
+	HOSTBLOB_TTM_RESERVED,
+};
+
+enum hostblob_ttm_caching {
+	HOSTBLOB_TTM_CACHED,
+	HOSTBLOB_TTM_WRITE_COMBINED,
+	HOSTBLOB_TTM_UNCACHED,
 };
 
 /**
@@ -31,12 +59,13 @@ enum hostblob_ttm_request {
  * @handle: its GEM handle
  * @request: enum hostblob_ttm_request
  * @count: in: for the faults; out: how many of an earlier request are left
+ * @value: see the request; else 0
  */
 struct hostblob_ttm_test {
 	__u32 handle;
 	__u32 request;
 	__u32 count;
-	__u32 pad;
+	__u32 value;
 };
 
 #define DRM_HOSTBLOB_TTM_TEST 0x5f

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What TTM and DRM call by other names on the kernels that the test driver is
+ * built for: 6.1, 6.12 and 7.3.
+ */
+#ifndef COMPAT_H
+#define COMPAT_H
+
+#include <linux/version.h>
+
+#include <drm/ttm/ttm_bo.h>
+#include <drm/ttm/ttm_device.h>
+#include <drm/ttm/ttm_placement.h>
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 14, 0)
+#define DRIVER_DATE .date = "20261121",
+#else
+#define DRIVER_DATE
+#endif
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(7, 0, 0)
+#define ttm_bo_fini ttm_bo_put
+#define POOL_FLAGS false, false
+#else
+#define POOL_FLAGS 0
+#endif
+
+#endif
