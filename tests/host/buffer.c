@@ -10,6 +10,7 @@
 #include <amdgpu_drm.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <hostblob_ttm.h>
 #include <radeon_drm.h>
 #include <stdio.h>
 #include <string.h>
@@ -114,6 +115,29 @@ static int create_dumb(int node, uint64_t size, uint32_t *handle, uint64_t *offs
 	if (real_size != size)
 		return -EINVAL;
 	return drmModeMapDumbBuffer(node, *handle, offset);
+}
+
+int buffer_choose_kind(int node, const char *kind)
+{
+	static const struct {
+		const char *name;
+		struct hostblob_ttm_test request;
+	} kinds[] = {
+		{ "order-0", { .request = HOSTBLOB_TTM_PAGES, .count = HOSTBLOB_TTM_BLOCKS, .value = 0 } },
+		{ "order-3", { .request = HOSTBLOB_TTM_PAGES, .count = HOSTBLOB_TTM_BLOCKS, .value = 3 } },
+		{ "compound", { .request = HOSTBLOB_TTM_PAGES, .count = HOSTBLOB_TTM_COMPOUND, .value = 9 } },
+		{ "reserved", { .request = HOSTBLOB_TTM_PAGES, .count = HOSTBLOB_TTM_RESERVED, .value = 9 } },
+		{ "write-combined", { .request = HOSTBLOB_TTM_CACHING, .count = HOSTBLOB_TTM_WRITE_COMBINED } },
+		{ "uncached", { .request = HOSTBLOB_TTM_CACHING, .count = HOSTBLOB_TTM_UNCACHED } },
+	};
+
+	for (unsigned int i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		struct hostblob_ttm_test request = kinds[i].request;
+
+		if (!strcmp(kinds[i].name, kind))
+			return drmIoctl(node, DRM_IOCTL_HOSTBLOB_TTM_TEST, &request) ? -errno : 0;
+	}
+	return -EINVAL;
 }
 
 int buffer_create(int node, const char *driver, enum buffer_path path, uint64_t size,

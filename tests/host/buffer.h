@@ -24,6 +24,14 @@ struct buffer {
  */
 int node_open(const char *path, char *driver, unsigned int driver_size);
 
+/*
+ * Of what the buffers are made that the TTM test driver gives through @node from
+ * now on: "order-0" or "order-3", blocks of at most that order; "compound";
+ * "reserved"; "write-combined"; "uncached". Returns 0, or a negative errno: -EINVAL
+ * for another name, -ENOTTY of other drivers.
+ */
+int buffer_choose_kind(int node, const char *kind);
+
 /* Returns 0 or a negative errno. The buffer lives for as long as the node. */
 int buffer_create(int node, const char *driver, enum buffer_path path, uint64_t size,
 		  struct buffer *buffer);

@@ -29,7 +29,7 @@ enum expectation { EXPECT_NOTHING, EXPECT_ALL, EXPECT_HEADS };
 enum tracing { TRACE_NOTHING, TRACE_NO_REFERENCES, TRACE_SOME_REFERENCES };
 
 struct options {
-	const char *node;
+	const char *node, *kind;
 	uint64_t pages;
 	enum buffer_path path;
 	enum expectation expect;
@@ -55,6 +55,8 @@ static void help(FILE *out)
 	      "  --node PATH          DRM node (default: the first one of a known driver)\n"
 	      "  --pages N            size of the buffer (default: 1024)\n"
 	      "  --path dma-buf|drm-fd  how the buffer is mapped (default: dma-buf)\n"
+	      "  --kind NAME          what the TTM test driver makes it of: order-0, order-3,\n"
+	      "                       compound, reserved, write-combined or uncached\n"
 	      "  --expect all         fail unless the guest reaches every page\n"
 	      "  --expect heads       fail unless it reaches exactly the pages that have a\n"
 	      "                       reference count, as on a kernel before 6.13\n"
@@ -71,7 +73,8 @@ static int parse(int argc, char **argv, struct options *options)
 {
 	static const struct option names[] = {
 		{ "node", required_argument, NULL, 'n' },   { "pages", required_argument, NULL, 'p' },
-		{ "path", required_argument, NULL, 'm' },   { "expect", required_argument, NULL, 'e' },
+		{ "path", required_argument, NULL, 'm' },   { "kind", required_argument, NULL, 'k' },
+		{ "expect", required_argument, NULL, 'e' },
 		{ "references", required_argument, NULL, 'r' },
 		{ "json", no_argument, NULL, 'j' },	    { "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
@@ -95,6 +98,9 @@ static int parse(int argc, char **argv, struct options *options)
 			if (strcmp(optarg, "dma-buf") && strcmp(optarg, "drm-fd"))
 				return -EINVAL;
 			options->path = strcmp(optarg, "dma-buf") ? BUFFER_DRM_FD : BUFFER_DMA_BUF;
+			break;
+		case 'k':
+			options->kind = optarg;
 			break;
 		case 'e':
 			if (strcmp(optarg, "all") && strcmp(optarg, "heads"))
@@ -172,6 +178,11 @@ static int measure(const struct options *options, struct measurement *result)
 	}
 	if (node < 0) {
 		fprintf(stderr, "%s: %s\n", options->node, strerror(-node));
+		goto out;
+	}
+	error = options->kind ? buffer_choose_kind(node, options->kind) : 0;
+	if (error) {
+		fprintf(stderr, "no kind %s of %s: %s\n", options->kind, result->driver, strerror(-error));
 		goto out;
 	}
 	error = buffer_create(node, result->driver, options->path, count * PAGE_BYTES, &buffer);

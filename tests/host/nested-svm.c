@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
  * Whether KVM keeps a mapping of its own to a page of a TTM buffer, which no
- * mmu_notifier protects: a guest executes VMRUN with its control block (VMCB) in
- * the buffer, and KVM has to map that, by kvm_vcpu_map(). The block is empty, so
- * VMRUN fails at once and no nested guest is needed. See --help.
+ * mmu_notifier protects: a guest executes VMRUN, VMLOAD and VMSAVE with a control
+ * block (VMCB) in the buffer, and KVM has to map that, by kvm_vcpu_map(). The
+ * block is empty, so VMRUN fails at once and no nested guest is needed. See
+ * --help.
  */
 #include "buffer.h"
 #include "machine.h"
@@ -34,9 +35,21 @@
 #define CR0_PE_PG 0x80000001u
 #define CR4_PSE 0x10u
 
-enum outcome { FAILED, ALLOWED, REFUSED };
+/* To refuse is an exception in the guest; newer kernels report it to the VMM. */
+enum outcome { FAILED, ALLOWED, REFUSED, REPORTED };
 
-static const char *const outcomes[] = { "failed", "allowed", "refused" };
+static const char *const outcomes[] = { "failed", "allowed", "refused", "reported" };
+
+static const struct {
+	const char *name;
+	uint8_t code[4];
+} instructions[] = {
+	{ "VMRUN", { 0x0f, 0x01, 0xd8, 0xf4 /* hlt */ } },
+	{ "VMLOAD", { 0x0f, 0x01, 0xda, 0xf4 } },
+	{ "VMSAVE", { 0x0f, 0x01, 0xdb, 0xf4 } },
+};
+
+#define INSTRUCTIONS (sizeof(instructions) / sizeof(instructions[0]))
 
 static int offer_svm(struct machine *machine)
 {
@@ -92,10 +105,9 @@ static int prepare(struct machine *machine, uint32_t *page_directory)
 	return set_host_save_area(machine);
 }
 
-/* VMRUN with the VMCB in the first page of @memory, which is @for_host here. */
-static enum outcome vmrun(void *memory, const volatile void *for_host)
+/* With the VMCB in the first page of @memory, which is @for_host here. */
+static enum outcome execute(unsigned int instruction, void *memory, const volatile void *for_host)
 {
-	static const uint8_t code[] = { 0x0f, 0x01, 0xd8, /* vmrun */ 0xf4 /* hlt */ };
 	struct kvm_regs registers = { .rip = MACHINE_CODE, .rflags = 2, .rax = MACHINE_MEMORY };
 	const volatile uint64_t *exit_code = (const volatile void *)((const volatile char *)for_host + VMCB_EXIT_CODE);
 	uint32_t *page_directory = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -108,15 +120,19 @@ static enum outcome vmrun(void *memory, const volatile void *for_host)
 		fputs("KVM gives the guest no SVM\n", stderr);
 		goto out;
 	}
-	memcpy(machine.code, code, sizeof(code));
+	memcpy(machine.code, instructions[instruction].code, sizeof(instructions[instruction].code));
 	if (ioctl(machine.vcpus[0], KVM_SET_REGS, &registers) || ioctl(machine.vcpus[0], KVM_RUN, 0)) {
 		perror("KVM_RUN");
 		goto out;
 	}
-	if (machine.runs[0]->exit_reason == KVM_EXIT_HLT && *exit_code == VMEXIT_INVALID)
+	uint64_t expected = instruction ? 0 : VMEXIT_INVALID;
+
+	if (machine.runs[0]->exit_reason == KVM_EXIT_HLT && *exit_code == expected)
 		outcome = ALLOWED;
 	else if (machine.runs[0]->exit_reason == KVM_EXIT_SHUTDOWN && *exit_code == 0)
 		outcome = REFUSED;
+	else if (machine.runs[0]->exit_reason == KVM_EXIT_INTERNAL_ERROR && *exit_code == 0)
+		outcome = REPORTED;
 	else
 		fprintf(stderr, "exit reason %u, exit code 0x%llx\n", machine.runs[0]->exit_reason,
 			(unsigned long long)*exit_code);
@@ -126,57 +142,70 @@ out:
 	return outcome;
 }
 
+static enum outcome outcome_of(const char *name)
+{
+	for (enum outcome outcome = ALLOWED; outcome <= REPORTED; outcome++) {
+		if (!strcmp(outcomes[outcome], name))
+			return outcome;
+	}
+	return FAILED;
+}
+
 int main(int argc, char **argv)
 {
+	bool compound = argc == 3 && !strcmp(argv[1], "compound"), good = true;
+	enum outcome expected = argc == 2 || compound ? outcome_of(argv[argc - 1]) : FAILED;
 	static uint64_t pfns[PAGES];
 	int32_t before, after;
 	struct buffer buffer;
 	const char *why;
 	char driver[32];
 
-	if (argc != 2 || (strcmp(argv[1], "allowed") && strcmp(argv[1], "refused"))) {
-		fputs("Usage: nested-svm allowed|refused\n"
-		      "Fail unless KVM treats a control block for VMRUN in a TTM buffer like this,\n"
-		      "allows one in plain memory, and leaves no reference behind.\n\n"
+	if (expected == FAILED) {
+		bool help = argc == 2 && !strcmp(argv[1], "--help");
+
+		fputs("Usage: nested-svm [compound] allowed|refused|reported\n"
+		      "Fail unless KVM treats a control block for VMRUN, VMLOAD and VMSAVE in a TTM\n"
+		      "buffer like this, allows one in plain memory, and leaves no reference behind.\n"
+		      "It is in the first page, which has a reference count; with compound in the\n"
+		      "second page of a buffer of the TTM test driver.\n\n"
 		      "Exit status: 0 as expected, 1 not so, 2 bad usage, 77 skipped.\n",
-		      argc == 2 && !strcmp(argv[1], "--help") ? stdout : stderr);
-		return argc == 2 && !strcmp(argv[1], "--help") ? 0 : 2;
+		      help ? stdout : stderr);
+		return help ? 0 : 2;
 	}
-	void *plain = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	if (plain == MAP_FAILED) {
-		perror("mmap");
-		return 1;
-	}
-	enum outcome in_plain = vmrun(plain, plain);
-
-	if (in_plain == FAILED)
-		return 1;
 	int node = node_open(NULL, driver, sizeof(driver));
 
 	if (node < 0) {
 		puts("skipped: no DRM node of qxl, bochs-drm or radeon here");
 		return SKIPPED;
 	}
-	if (buffer_create(node, driver, BUFFER_DMA_BUF, PAGES * PAGE_BYTES, &buffer)) {
+	if ((compound && buffer_choose_kind(node, "compound")) ||
+	    buffer_create(node, driver, BUFFER_DMA_BUF, PAGES * PAGE_BYTES, &buffer)) {
 		fprintf(stderr, "%s gives no buffer\n", driver);
 		return 1;
 	}
-	void *for_guest = buffer_map(&buffer), *for_host = buffer_map(&buffer);
+	char *plain = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	char *for_guest = buffer_map(&buffer), *for_host = buffer_map(&buffer);
 
-	if (!for_guest || !for_host) {
-		perror("mmap of the buffer");
+	if (plain == MAP_FAILED || !for_guest || !for_host) {
+		perror("mmap");
 		return 1;
 	}
-	/* The first page has a reference count, so that stock KVM maps it as well. */
-	if (pages_fault_in(for_host, PAGES, pfns, &why) || pages_references(pfns, 1, &before, &why) || !before) {
+	if (pages_fault_in((void *)for_host, PAGES, pfns, &why) || pages_references(pfns, 1, &before, &why) || !before) {
 		printf("skipped: %s\n", why);
 		return SKIPPED;
 	}
-	enum outcome in_buffer = vmrun(for_guest, for_host);
-	bool kept = pages_references(pfns, 1, &after, &why) || after != before;
+	for (unsigned int i = 0; i < INSTRUCTIONS; i++) {
+		size_t offset = compound ? PAGE_BYTES : 0;
+		enum outcome in_plain = execute(i, plain, plain);
+		enum outcome in_buffer = execute(i, for_guest + offset, for_host + offset);
+		bool kept = pages_references(pfns, 1, &after, &why) || after != before;
 
-	printf("VMCB in plain memory: %s; in a buffer of %s: %s%s\n", outcomes[in_plain], driver,
-	       outcomes[in_buffer], kept ? "; A REFERENCE IS LEFT" : "");
-	return in_plain == ALLOWED && !kept && !strcmp(outcomes[in_buffer], argv[1]) ? 0 : 1;
+		printf("VMCB of %s in plain memory: %s; in a buffer of %s: %s%s\n", instructions[i].name,
+		       outcomes[in_plain], driver, outcomes[in_buffer], kept ? "; A REFERENCE IS LEFT" : "");
+		good &= in_plain == ALLOWED && in_buffer == expected && !kept;
+		memset(plain, 0, PAGE_BYTES);
+		memset(for_host + offset, 0, PAGE_BYTES);
+	}
+	return good ? 0 : 1;
 }
