@@ -9,7 +9,10 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <linux/virtio_gpu.h>
+#include <pthread.h>
 #include <search.h>
+#include <stdatomic.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +36,7 @@ struct resource {
 	uint32_t id;
 	bool is_blob; /* or else the VMM's own */
 	bool mapped;
+	atomic_bool lost; /* the mapper has nothing of it, mapped or not */
 	uint32_t context_id;
 	uint32_t blob_flags;
 	uint64_t blob_id;
@@ -49,6 +53,12 @@ struct hostblob_device {
 	void *contexts;	 /* trees of <search.h> */
 	void *resources;
 	void *mapped; /* of struct range */
+	/*
+	 * For hostblob_device_lose(), which runs at any time: guards the tree of what
+	 * is mapped, the resources in it, and the mapper. Whoever holds it touches no
+	 * blob, so that a signal handler which waits for it never waits for itself.
+	 */
+	pthread_mutex_t lock;
 	uint64_t failures; /* of the allocator and the mapper */
 };
 
@@ -81,11 +91,6 @@ static struct resource *find_blob(const struct hostblob_device *device, uint32_t
 	struct resource *resource = find(&device->resources, &id);
 
 	return resource && resource->is_blob ? resource : NULL;
-}
-
-static void nothing(void *unused)
-{
-	(void)unused;
 }
 
 /* A guest can repeat what fails for as long as it likes: the log grows slower. */
@@ -122,6 +127,7 @@ int hostblob_device_create(const struct hostblob_config *config, struct hostblob
 	device = calloc(1, sizeof(*device));
 	if (!device)
 		return -ENOMEM;
+	pthread_mutex_init(&device->lock, NULL);
 	device->config = *config;
 	device->page_size = (uint64_t)sysconf(_SC_PAGESIZE);
 	device->limits = config->limits;
@@ -142,15 +148,26 @@ void hostblob_device_destroy(struct hostblob_device *device)
 	if (!device)
 		return;
 	hostblob_device_reset(device);
+	pthread_mutex_destroy(&device->lock);
 	free(device);
+}
+
+static void hide(struct resource *resource)
+{
+	struct hostblob_mapper *mapper = &resource->device->config.mapper;
+
+	mapper->unmap(mapper->opaque, resource->range.offset, resource->range.size);
 }
 
 static void unmap(struct resource *resource)
 {
 	struct hostblob_device *device = resource->device;
 
-	device->config.mapper.unmap(device->config.mapper.opaque, resource->range.offset,
-				    resource->range.size);
+	pthread_mutex_lock(&device->lock);
+	tdelete(&resource->range, &device->mapped, by_place);
+	if (!resource->lost)
+		hide(resource);
+	pthread_mutex_unlock(&device->lock);
 	resource->mapped = false;
 	device->usage.mapped_blobs--;
 	device->usage.mapped_bytes -= resource->range.size;
@@ -174,10 +191,8 @@ static void free_resource(void *node)
 
 void hostblob_device_reset(struct hostblob_device *device)
 {
-	tdestroy(device->mapped, nothing);
 	tdestroy(device->resources, free_resource);
 	tdestroy(device->contexts, free);
-	device->mapped = NULL;
 	device->resources = NULL;
 	device->contexts = NULL;
 	device->usage.contexts = 0;
@@ -305,13 +320,33 @@ int hostblob_blob_create(struct hostblob_device *device, uint32_t context_id, ui
 	return 0;
 }
 
+/* Succeeds for a lost blob, too: its place is its own, and the sink is there. */
+static int show(struct resource *resource, bool *mapper_failed)
+{
+	struct hostblob_device *device = resource->device;
+	struct hostblob_mapper *mapper = &device->config.mapper;
+	struct range *range = &resource->range;
+	void *const *node = tsearch(range, &device->mapped, by_place);
+	int result = 0;
+
+	if (!node)
+		return -ENOMEM;
+	if (*node != range)
+		return -EINVAL;
+	if (!resource->lost)
+		result = mapper->map(mapper->opaque, range->offset, &resource->buffer);
+	if (result)
+		tdelete(range, &device->mapped, by_place);
+	*mapper_failed = result;
+	return result;
+}
+
 int hostblob_blob_map(struct hostblob_device *device, uint32_t resource_id, uint64_t offset,
 		      uint32_t *map_info)
 {
 	uint64_t window = device->config.window_size;
 	struct resource *resource = find_blob(device, resource_id);
-	struct range *range;
-	void *const *node;
+	bool mapper_failed = false;
 	int result;
 
 	if (!resource)
@@ -323,22 +358,17 @@ int hostblob_blob_map(struct hostblob_device *device, uint32_t resource_id, uint
 	if (offset % device->page_size || offset > window || resource->buffer.size > window - offset)
 		return -EINVAL;
 
-	range = &resource->range;
-	*range = (struct range){ .offset = offset, .size = resource->buffer.size };
-	node = tsearch(range, &device->mapped, by_place);
-	if (!node)
-		return -ENOMEM;
-	if (*node != range)
-		return -EINVAL;
-	result = device->config.mapper.map(device->config.mapper.opaque, offset, &resource->buffer);
-	if (result) {
-		tdelete(range, &device->mapped, by_place);
-		log_failure(device, "mapping", range->size, result);
+	resource->range = (struct range){ .offset = offset, .size = resource->buffer.size };
+	pthread_mutex_lock(&device->lock);
+	result = show(resource, &mapper_failed);
+	pthread_mutex_unlock(&device->lock);
+	if (mapper_failed)
+		log_failure(device, "mapping", resource->range.size, result);
+	if (result)
 		return result;
-	}
 	resource->mapped = true;
 	device->usage.mapped_blobs++;
-	device->usage.mapped_bytes += range->size;
+	device->usage.mapped_bytes += resource->range.size;
 	*map_info = resource->buffer.caching;
 	return 0;
 }
@@ -349,11 +379,30 @@ int hostblob_blob_unmap(struct hostblob_device *device, uint32_t resource_id)
 
 	if (!resource)
 		return -ENOENT;
-	if (!resource->mapped)
-		return 0;
-	tdelete(&resource->range, &device->mapped, by_place);
-	unmap(resource);
+	if (resource->mapped)
+		unmap(resource);
 	return 0;
+}
+
+int hostblob_device_lose(struct hostblob_device *device, uint64_t offset)
+{
+	struct range place = { .offset = offset, .size = 1 };
+	struct resource *resource;
+	void *const *node;
+	int result = -ENOENT;
+
+	if (offset >= device->config.window_size)
+		return -ENOENT;
+	pthread_mutex_lock(&device->lock);
+	node = tfind(&place, &device->mapped, by_place);
+	resource = node ? (struct resource *)((char *)*node - offsetof(struct resource, range)) : NULL;
+	if (resource && !resource->lost) {
+		hide(resource);
+		resource->lost = true;
+		result = 0;
+	}
+	pthread_mutex_unlock(&device->lock);
+	return result;
 }
 
 int hostblob_resource_unref(struct hostblob_device *device, uint32_t resource_id)
@@ -362,8 +411,6 @@ int hostblob_resource_unref(struct hostblob_device *device, uint32_t resource_id
 
 	if (!resource)
 		return -ENOENT;
-	if (resource->mapped)
-		tdelete(&resource->range, &device->mapped, by_place);
 	tdelete(resource, &device->resources, by_id);
 	free_resource(resource);
 	return 0;
@@ -384,6 +431,7 @@ int hostblob_blob_query(const struct hostblob_device *device, uint32_t resource_
 		.buffer = resource->buffer,
 		.mapped = resource->mapped,
 		.offset = resource->mapped ? resource->range.offset : 0,
+		.lost = resource->lost,
 	};
 	return 0;
 }

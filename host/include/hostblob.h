@@ -6,10 +6,10 @@
  * allocator, and asks a mapper to place them in the host-visible window.
  *
  * The library is passive: no threads, no global state, no output except through
- * hostblob_config.log. Calls on one device must not run at the same time; calls
- * on different devices may. Unless said otherwise a function returns 0, or a
- * negative errno and then has changed nothing. Every argument that a guest can
- * choose may have any value.
+ * hostblob_config.log. Calls on one device must not run at the same time, but for
+ * hostblob_device_lose(); calls on different devices may. Unless said otherwise a
+ * function returns 0, or a negative errno and then has changed nothing. Every
+ * argument that a guest can choose may have any value.
  *
  * Words and numbers follow the virtio 1.3 specification, section 5.7 (GPU
  * Device), and Linux's include/uapi/linux/virtio_gpu.h.
@@ -279,10 +279,30 @@ int hostblob_blob_unmap(struct hostblob_device *device, uint32_t resource_id);
 int hostblob_resource_unref(struct hostblob_device *device, uint32_t resource_id);
 
 /**
+ * hostblob_device_lose() - give up a blob whose memory the host can't supply
+ * @offset: in the window, anywhere in the blob
+ *
+ * For a VMM whose access to the window, or its guest's, has failed: a GPU that was
+ * reset or unplugged answers with SIGBUS, or KVM_RUN with EFAULT. The mapper unmaps
+ * the blob at once, so that the access works when it is repeated. For the guest it
+ * stays mapped, with what the mapper leaves there: the sink. It is lost for good:
+ * mapping it again takes its place in the window and shows nothing of it.
+ *
+ * May be called by any thread, while another call on this device runs, and from a
+ * signal handler, if the signal was raised by an access to the window and the
+ * mapper is hostblob_window_mapper(). It logs nothing.
+ *
+ * Return: 0, or -ENOENT if nothing of a blob was there any more: it is unmapped, or
+ * lost already, as when two threads meet it at the same time.
+ */
+int hostblob_device_lose(struct hostblob_device *device, uint64_t offset);
+
+/**
  * struct hostblob_blob_info - one blob as it is now
  * @buffer: its memory; the fd is borrowed, duplicate it to keep it
  * @mapped: whether it is in the window
  * @offset: where, if so
+ * @lost: whether hostblob_device_lose() gave it up
  */
 struct hostblob_blob_info {
 	uint32_t resource_id;
@@ -292,6 +312,7 @@ struct hostblob_blob_info {
 	struct hostblob_buffer buffer;
 	bool mapped;
 	uint64_t offset;
+	bool lost;
 };
 
 /** hostblob_blob_query() - Return: 0, or -ENOENT if there is no such blob. */

@@ -15,6 +15,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/virtio_gpu.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -590,6 +593,156 @@ static void responses_are_those_of_the_specification(void **state)
 	assert_int_equal(hostblob_virtio_response(INT32_MIN), VIRTIO_GPU_RESP_ERR_UNSPEC);
 }
 
+/* --- blobs whose memory the host can't supply any more ------------------------- */
+
+static void lost_blob_is_the_sink_for_good(void **state)
+{
+	struct fixture *fixture = *state;
+	unsigned int files = count_files(), mappings = count_mappings();
+	struct hostblob_usage before;
+	struct hostblob_blob_info info;
+	uint8_t byte;
+
+	assert_int_equal(create(fixture, 1, 3), 0);
+	assert_int_equal(create(fixture, 2, 1), 0);
+	assert_int_equal(map(fixture, 1, 4 * PAGE), 0);
+	assert_int_equal(map(fixture, 2, 7 * PAGE), 0);
+	memset(fixture->base + 4 * PAGE, 0x5a, 4 * PAGE);
+	before = hostblob_device_usage(fixture->device);
+
+	assert_int_equal(hostblob_device_lose(fixture->device, 6 * PAGE + 123), 0);
+	for (uint64_t offset = 4 * PAGE; offset < 7 * PAGE; offset++)
+		assert_int_equal(fixture->base[offset], 0);
+	assert_int_equal(fixture->base[7 * PAGE], 0x5a);
+	assert_int_equal(hostblob_blob_query(fixture->device, 1, &info), 0);
+	assert_true(info.lost && info.mapped);
+	assert_int_equal(hostblob_blob_query(fixture->device, 2, &info), 0);
+	assert_false(info.lost);
+	struct hostblob_usage after = hostblob_device_usage(fixture->device);
+	assert_memory_equal(&before, &after, sizeof(before));
+
+	/* Its place stays its own, wherever the guest maps it. */
+	assert_int_equal(map(fixture, 1, 8 * PAGE), -EBUSY);
+	assert_int_equal(hostblob_blob_unmap(fixture->device, 1), 0);
+	assert_int_equal(map(fixture, 1, 8 * PAGE), 0);
+	assert_int_equal(hostblob_blob_unmap(fixture->device, 2), 0);
+	assert_int_equal(map(fixture, 2, 10 * PAGE), -EINVAL);
+	memset(fixture->base + 8 * PAGE, 0xff, PAGE);
+	assert_int_equal(hostblob_blob_query(fixture->device, 1, &info), 0);
+	assert_int_equal(pread(info.buffer.fd, &byte, 1, 0), 1);
+	assert_int_equal(byte, 0x5a);
+
+	assert_int_equal(hostblob_resource_unref(fixture->device, 1), 0);
+	assert_int_equal(hostblob_resource_unref(fixture->device, 2), 0);
+	assert_empty(fixture);
+	assert_int_equal(create(fixture, 1, 3), 0);
+	assert_int_equal(map(fixture, 1, 4 * PAGE), 0);
+	assert_int_equal(hostblob_device_lose(fixture->device, 4 * PAGE), 0);
+	hostblob_device_reset(fixture->device);
+	assert_empty(fixture);
+	assert_int_equal(count_files(), files);
+	assert_int_equal(count_mappings(), mappings);
+}
+
+static void only_a_mapped_blob_is_lost_and_only_once(void **state)
+{
+	static const uint64_t nothing_there[] = { 0, 4 * PAGE - 1, 6 * PAGE, WINDOW - 1, WINDOW, UINT64_MAX };
+	struct fixture *fixture = *state;
+	struct hostblob_blob_info info;
+
+	assert_int_equal(create(fixture, 1, 2), 0);
+	assert_int_equal(hostblob_device_lose(fixture->device, 0), -ENOENT);
+	assert_int_equal(map(fixture, 1, 4 * PAGE), 0);
+	for (unsigned int i = 0; i < sizeof(nothing_there) / sizeof(nothing_there[0]); i++)
+		assert_int_equal(hostblob_device_lose(fixture->device, nothing_there[i]), -ENOENT);
+	assert_int_equal(hostblob_blob_query(fixture->device, 1, &info), 0);
+	assert_false(info.lost);
+	assert_int_equal(hostblob_device_lose(fixture->device, 4 * PAGE), 0);
+	assert_int_equal(hostblob_device_lose(fixture->device, 5 * PAGE), -ENOENT);
+}
+
+/* What backs it can be taken away, unlike the library's own memory. */
+static int allocate_unsealed(struct hostblob_allocator *allocator, uint64_t size,
+			     struct hostblob_buffer *buffer)
+{
+	(void)allocator;
+	*buffer = (struct hostblob_buffer){ .size = size, .caching = HOSTBLOB_CACHED };
+	buffer->fd = memfd_create("unsealed", MFD_CLOEXEC);
+	return ftruncate(buffer->fd, (off_t)size);
+}
+
+static struct fixture failing;
+static atomic_uint signals;
+
+static void lose_what_failed(int number, siginfo_t *info, void *context)
+{
+	uint64_t offset = (uint64_t)((uint8_t *)info->si_addr - failing.base);
+
+	(void)number;
+	(void)context;
+	if (info->si_code != BUS_ADRERR || offset >= WINDOW)
+		abort();
+	signals++;
+	hostblob_device_lose(failing.device, offset);
+}
+
+static atomic_bool ended;
+
+static void *use_window(void *unused)
+{
+	while (!ended) {
+		for (uint64_t page = 0; page < WINDOW / PAGE; page++)
+			*(volatile uint8_t *)(failing.base + page * PAGE) = 1;
+	}
+	return unused;
+}
+
+/* Blobs come, fail and go while two threads of the VMM access the window. */
+static void memory_that_fails_costs_the_blob_only(void **state)
+{
+	static const struct hostblob_allocator_ops ops = { .name = "unsealed", .allocate = allocate_unsealed };
+	struct sigaction action = { .sa_sigaction = lose_what_failed, .sa_flags = SA_SIGINFO }, before;
+	struct hostblob_allocator allocator = { .ops = &ops };
+	struct hostblob_config config = { .allocator = &allocator, .window_size = WINDOW };
+	unsigned int files = count_files(), lost = 0;
+	struct hostblob_blob_info info;
+	pthread_t users[2];
+
+	(void)state;
+	assert_int_equal(hostblob_window_create(WINDOW, &failing.window), 0);
+	failing.base = hostblob_window_base(failing.window);
+	config.mapper = hostblob_window_mapper(failing.window);
+	assert_int_equal(hostblob_device_create(&config, &failing.device), 0);
+	assert_int_equal(hostblob_context_create(failing.device, 1, 0), 0);
+	assert_int_equal(sigaction(SIGBUS, &action, &before), 0);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&users[i], NULL, use_window, NULL), 0);
+	for (uint32_t id = 1; id <= 2000; id++) {
+		uint64_t place = id % 60 * PAGE;
+
+		assert_int_equal(create(&failing, id, 4), 0);
+		assert_int_equal(map(&failing, id, place), 0);
+		assert_int_equal(hostblob_blob_query(failing.device, id, &info), 0);
+		assert_int_equal(ftruncate(info.buffer.fd, 0), 0);
+		/* Every other one goes while it may be about to be lost. */
+		if (id % 2)
+			*(volatile uint8_t *)(failing.base + place + PAGE) = 1;
+		assert_int_equal(hostblob_blob_query(failing.device, id, &info), 0);
+		assert_true(info.lost || !(id % 2));
+		lost += info.lost;
+		assert_int_equal(hostblob_resource_unref(failing.device, id), 0);
+	}
+	ended = true;
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(pthread_join(users[i], NULL), 0);
+	assert_int_equal(sigaction(SIGBUS, &before, NULL), 0);
+	assert_true(signals >= lost && lost >= 1000);
+	assert_empty(&failing);
+	hostblob_device_destroy(failing.device);
+	hostblob_window_destroy(failing.window);
+	assert_int_equal(count_files(), files);
+}
+
 /* --- all together ------------------------------------------------------------ */
 
 /* What a device of 8 ids and 16 pages of window should do, in the plainest way. */
@@ -685,6 +838,9 @@ int main(void)
 		WITH(memfd_buffers_are_zero_and_sealed),
 		cmocka_unit_test(allocators_say_what_is_wrong),
 		cmocka_unit_test(responses_are_those_of_the_specification),
+		WITH(lost_blob_is_the_sink_for_good),
+		WITH(only_a_mapped_blob_is_lost_and_only_once),
+		cmocka_unit_test(memory_that_fails_costs_the_blob_only),
 		WITH(random_commands_match_a_model),
 	};
 
