@@ -46,7 +46,8 @@ static void help(FILE *out)
 	      "  --count N         how many blobs (check: 1, stress: 1000)\n"
 	      "  --width N, --height N  size of the picture (default: the screen's, or 1280 x 800)\n"
 	      "  --screen          paint: put the blob on the screen\n"
-	      "  --hold            paint: keep it there until standard input ends\n"
+	      "  --hold            paint, check: keep the blob until standard input has a line or\n"
+	      "                    ends; check: and check it again\n"
 	      "  --output FILE     paint: write the picture to FILE, as PPM\n"
 	      "  --reference       paint: draw into plain memory, with no device\n"
 	      "  --json            print JSON\n"
@@ -193,11 +194,11 @@ static int paint_reference(const struct options *options, uint32_t width, uint32
 	return result;
 }
 
-static void wait_for_end_of_input(void)
+static void wait_for_line(void)
 {
-	char bytes[64];
+	char byte;
 
-	while (read(STDIN_FILENO, bytes, sizeof(bytes)) > 0)
+	while (read(STDIN_FILENO, &byte, 1) > 0 && byte != '\n')
 		;
 }
 
@@ -236,7 +237,7 @@ static int paint(const struct options *options)
 				       options->screen ? ", on the screen" : "");
 	fflush(stdout);
 	if (!result && options->hold)
-		wait_for_end_of_input();
+		wait_for_line();
 	blob_destroy(&blob);
 	close(node);
 	return result;
@@ -293,6 +294,12 @@ static int check(const struct options *options)
 		dirty += !is_zero(&blob);
 		pages += size / page_size;
 		good += count_good_pages(&blob, i);
+		if (options->hold) {
+			fputs("guestblob: holding the blob\n", stderr);
+			wait_for_line();
+			pages += size / page_size;
+			good += count_good_pages(&blob, i);
+		}
 		blob_destroy(&blob);
 	}
 	close(node);
