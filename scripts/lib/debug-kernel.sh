@@ -37,6 +37,10 @@ build_debug_kernel() {
 		make -s -j "$(nproc)" modules
 		rm -rf /cache/modules/debug
 		mkdir -p /cache/modules/debug
-		cp arch/x86/kvm/*.ko /cache/modules/debug/
+		cp arch/x86/kvm/*.ko drivers/gpu/drm/ttm/ttm.ko /cache/modules/debug/
+		# To see that a guest which writes to free pages is noticed.
+		rm -rf /cache/modules/debug+stock-ttm
+		mkdir /cache/modules/debug+stock-ttm
+		cp arch/x86/kvm/*.ko /cache/modules/debug+stock-ttm/
 	'
 }

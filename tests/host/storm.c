@@ -50,7 +50,7 @@ struct storm {
 	uint32_t handle;
 	uint64_t pages, evictions;
 	bool with[WAYS];
-	uint64_t happened[WAYS], foreign;
+	uint64_t happened[WAYS], foreign, waits;
 	int error;
 };
 
@@ -106,10 +106,14 @@ static void stranger_destroy(struct storm *storm, struct stranger *stranger)
 
 /*
  * Let each vCPU get through a round, so that it meets what was done, in pages
- * that may be another's by mistake.
+ * that may be another's by mistake; or, every other time, just begin to.
  */
 static void wait_for_guest(struct storm *storm)
 {
+	if (storm->waits++ % 2) {
+		sched_yield();
+		return;
+	}
 	for (unsigned int i = 0; i < storm->machine.vcpu_count; i++) {
 		uint32_t before = machine_rounds(&storm->machine, i);
 
@@ -207,6 +211,7 @@ static void usage(FILE *stream)
 	      "to; or unless one of these happens, as on kernels that lack a patch.\n\n"
 	      "  --vcpus N      1 (default) or 2\n"
 	      "  --pages N      of the buffer (default: 64)\n"
+	      "  --kind NAME    what it is made of, as for kvm-coverage\n"
 	      "  --evictions N  until the end (default: 3000)\n"
 	      "  --with WAYS    of these, with commas (default: all but gut):\n"
 	      "                 swap-out, move, evict: the driver takes the pages;\n"
@@ -244,12 +249,14 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "vcpus", required_argument, NULL, 'v' },     { "pages", required_argument, NULL, 'p' },
+		{ "kind", required_argument, NULL, 'k' },
 		{ "evictions", required_argument, NULL, 'e' }, { "with", required_argument, NULL, 'w' },
 		{ "help", no_argument, NULL, 'h' },	       { 0 },
 	};
 	struct storm storm = { .pages = 64, .evictions = 3000 };
 	uint64_t vcpus = 1, faults = 0, rounds = 0, wrong = 0;
 	struct timespec begin, end;
+	const char *kind = NULL;
 	bool good = true;
 	char driver[32];
 	int option;
@@ -260,6 +267,7 @@ int main(int argc, char **argv)
 		switch (option) {
 		case 'v': good &= parse_number(optarg, MACHINE_VCPUS, &vcpus); break;
 		case 'p': good &= parse_number(optarg, 65536, &storm.pages); break;
+		case 'k': kind = optarg; break;
 		case 'e': good &= parse_number(optarg, UINT32_MAX, &storm.evictions); break;
 		case 'w': good &= parse_ways(optarg, storm.with); break;
 		case 'h': usage(stdout); return 0;
@@ -276,6 +284,10 @@ int main(int argc, char **argv)
 	if (storm.node < 0 || strcmp(driver, "amdgpu") || access("/sys/module/hostblob_ttm", F_OK)) {
 		puts("skipped: the TTM test driver is not loaded");
 		return SKIPPED;
+	}
+	if (kind && buffer_choose_kind(storm.node, kind)) {
+		fprintf(stderr, "the test driver gives no buffer that is %s\n", kind);
+		return 1;
 	}
 	clock_gettime(CLOCK_MONOTONIC, &begin);
 	int error = run_storm(&storm, (unsigned int)vcpus, &faults, &rounds, &wrong);

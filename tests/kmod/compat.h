@@ -8,7 +8,12 @@
 
 #include <linux/version.h>
 
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
+#include <drm/ttm/ttm_bo_api.h>
+#include <drm/ttm/ttm_bo_driver.h>
+#else
 #include <drm/ttm/ttm_bo.h>
+#endif
 #include <drm/ttm/ttm_device.h>
 #include <drm/ttm/ttm_placement.h>
 
