@@ -173,6 +173,17 @@ int main(int argc, char **argv)
 		      help ? stdout : stderr);
 		return help ? 0 : 2;
 	}
+	char *plain = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (plain == MAP_FAILED) {
+		perror("mmap");
+		return 1;
+	}
+	/* Without KVM nothing else can be said. */
+	if (execute(0, plain, plain) == FAILED)
+		return 1;
+	memset(plain, 0, PAGE_BYTES);
+
 	int node = node_open(NULL, driver, sizeof(driver));
 
 	if (node < 0) {
@@ -184,11 +195,10 @@ int main(int argc, char **argv)
 		fprintf(stderr, "%s gives no buffer\n", driver);
 		return 1;
 	}
-	char *plain = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	char *for_guest = buffer_map(&buffer), *for_host = buffer_map(&buffer);
 
-	if (plain == MAP_FAILED || !for_guest || !for_host) {
-		perror("mmap");
+	if (!for_guest || !for_host) {
+		perror("mmap of the buffer");
 		return 1;
 	}
 	if (pages_fault_in((void *)for_host, PAGES, pfns, &why) || pages_references(pfns, 1, &before, &why) || !before) {
