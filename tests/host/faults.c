@@ -11,12 +11,10 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/time.h>
 #include <unistd.h>
 #include <xf86drm.h>
 
@@ -119,21 +117,6 @@ static enum page_result read_gutted(int node)
 	return result;
 }
 
-static void on_alarm(int signal)
-{
-	(void)signal;
-}
-
-/* Again and again, as the first one may come before KVM_RUN. */
-static void interrupt_repeatedly(bool on)
-{
-	struct itimerval timer = { .it_value.tv_usec = on ? 100000 : 0, .it_interval.tv_usec = on ? 100000 : 0 };
-	struct sigaction action = { .sa_handler = on_alarm };
-
-	sigaction(SIGALRM, &action, NULL);
-	setitimer(ITIMER_REAL, &timer, NULL);
-}
-
 static bool check(const char *what, const struct run *run, bool good)
 {
 	printf("%-40s reached %" PRIu64 ", failed %" PRIu64 ", told of %" PRIu64 ", faults left %u, %s%s\n", what,
@@ -154,9 +137,9 @@ static bool check_nopage(int node, bool retried)
 	run = read_buffer(node, PAGES, HOSTBLOB_TTM_FAULT_NOPAGE, NOPAGE_FAULTS);
 	good &= check("1024 pages, 1000 faults insert nothing", &run,
 		      !run.error && run.reached == PAGES && !run.left);
-	interrupt_repeatedly(true);
+	machine_interrupt_repeatedly(true);
 	run = read_buffer(node, 1, HOSTBLOB_TTM_FAULT_NOPAGE, INT_MAX);
-	interrupt_repeatedly(false);
+	machine_interrupt_repeatedly(false);
 	return good & check("1 page, no fault inserts, then a signal", &run, run.error == -EINTR && run.left);
 }
 

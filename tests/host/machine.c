@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #define PAGE_BYTES 4096
@@ -297,6 +298,15 @@ int machine_count(struct machine *machine, unsigned int vcpu, uint64_t count, st
 static void wake(int signal)
 {
 	(void)signal;
+}
+
+void machine_interrupt_repeatedly(bool on)
+{
+	struct itimerval timer = { .it_value.tv_usec = on ? 100000 : 0, .it_interval.tv_usec = on ? 100000 : 0 };
+	struct sigaction action = { .sa_handler = wake };
+
+	sigaction(SIGALRM, &action, NULL);
+	setitimer(ITIMER_REAL, &timer, NULL);
 }
 
 void machine_stop(struct machine *machine)

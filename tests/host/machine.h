@@ -77,4 +77,7 @@ uint32_t machine_rounds(const struct machine *machine, unsigned int vcpu);
 bool machine_ended(const struct machine *machine, unsigned int vcpu);
 void machine_stop(struct machine *machine);
 
+/* Signals end KVM_RUN: again and again, as the first one may come before it. */
+void machine_interrupt_repeatedly(bool on);
+
 #endif

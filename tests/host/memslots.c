@@ -14,14 +14,12 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <linux/kvm.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/time.h>
 #include <unistd.h>
 #include <xf86drm.h>
 
@@ -202,21 +200,6 @@ static bool count_references(struct subject *subject, int32_t *references)
 	return good;
 }
 
-static void on_alarm(int signal)
-{
-	(void)signal;
-}
-
-/* Again and again, as the first one may come before the ioctl. */
-static void interrupt_repeatedly(bool on)
-{
-	struct itimerval timer = { .it_value.tv_usec = on ? 100000 : 0, .it_interval.tv_usec = on ? 100000 : 0 };
-	struct sigaction action = { .sa_handler = on_alarm };
-
-	sigaction(SIGALRM, &action, NULL);
-	setitimer(ITIMER_REAL, &timer, NULL);
-}
-
 /* --- the checks: NULL, or what is wrong ------------------------------------- */
 
 /* KVM has to name the pages that the guest wrote to since it was asked last. */
@@ -368,10 +351,10 @@ static const char *pre_faulted_in_vain(struct subject *subject)
 		return NULL;
 	if (!evict(subject, HOSTBLOB_TTM_MOVE) || !ask(subject, HOSTBLOB_TTM_FAULT_NOPAGE, INT_MAX, &left))
 		return "the test driver failed";
-	interrupt_repeatedly(true);
+	machine_interrupt_repeatedly(true);
 	int error = pre_fault(subject);
 
-	interrupt_repeatedly(false);
+	machine_interrupt_repeatedly(false);
 	if (!ask(subject, HOSTBLOB_TTM_FAULT_NOPAGE, 0, &left) || error != -EINTR)
 		return "no EINTR where no fault inserts";
 	return pre_fault(subject) ? "KVM_PRE_FAULT_MEMORY fails after that" : NULL;
@@ -473,12 +456,12 @@ static const char *clock_page_in_vain(struct subject *subject)
 	if (!evict(subject, HOSTBLOB_TTM_MOVE) || !ask(subject, HOSTBLOB_TTM_FAULT_NOPAGE, INT_MAX, &left) ||
 	    !clock_set(subject))
 		return "the test driver failed";
-	interrupt_repeatedly(true);
+	machine_interrupt_repeatedly(true);
 	bool interrupted = !guest_runs(subject) && errno == EINTR;
 
 	/* Other requests that came meanwhile would hide that this one is lost. */
 	guest_runs(subject);
-	interrupt_repeatedly(false);
+	machine_interrupt_repeatedly(false);
 	if (!ask(subject, HOSTBLOB_TTM_FAULT_NOPAGE, 0, &left) || !interrupted)
 		return "no EINTR where no fault inserts";
 	if (!guest_runs(subject) || !clock_is_new(subject))
