@@ -36,7 +36,7 @@ struct resource {
 	uint32_t id;
 	bool is_blob; /* or else the VMM's own */
 	bool mapped;
-	atomic_bool lost; /* the mapper has nothing of it, mapped or not */
+	atomic_bool lost; /* the mapper has nothing of it, mapped or not, or is about to */
 	uint32_t context_id;
 	uint32_t blob_flags;
 	uint64_t blob_id;
@@ -397,8 +397,9 @@ int hostblob_device_lose(struct hostblob_device *device, uint64_t offset)
 	node = tfind(&place, &device->mapped, by_place);
 	resource = node ? (struct resource *)((char *)*node - offsetof(struct resource, range)) : NULL;
 	if (resource && !resource->lost) {
-		hide(resource);
+		/* First: whoever sees the sink may ask why, without the lock. */
 		resource->lost = true;
+		hide(resource);
 		result = 0;
 	}
 	pthread_mutex_unlock(&device->lock);
