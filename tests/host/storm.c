@@ -28,16 +28,18 @@
 #define FAULTS 2 /* that are asked to go wrong, after each eviction */
 #define STRANGE 0x57a46e00u
 
-enum way { SWAP_OUT, MOVE, EVICT, GUT, ZAP, NOPAGE, READ_ONLY, WAYS };
+enum way { SWAP_OUT, MOVE, EVICT, LIMIT, FREE, GUT, ZAP, NOPAGE, READ_ONLY, WAYS };
 
 static const struct {
 	const char *name;
 	enum hostblob_ttm_request request;
-	bool of_faults; /* else the request is an eviction by itself */
+	bool of_faults; /* else the request is an eviction by itself, or counts them */
 } ways[WAYS] = {
 	[SWAP_OUT] = { "swap-out", HOSTBLOB_TTM_SWAP_OUT, false },
 	[MOVE] = { "move", HOSTBLOB_TTM_MOVE, false },
 	[EVICT] = { "evict", HOSTBLOB_TTM_EVICT, false },
+	[LIMIT] = { "limit", HOSTBLOB_TTM_POPULATED, false },
+	[FREE] = { "free", 0, false },
 	[GUT] = { "gut", HOSTBLOB_TTM_GUT, false },
 	[ZAP] = { "zap", HOSTBLOB_TTM_FAULT_ZAP, true },
 	[NOPAGE] = { "nopage", HOSTBLOB_TTM_FAULT_NOPAGE, true },
@@ -47,10 +49,12 @@ static const struct {
 struct storm {
 	struct machine machine;
 	int node;
-	uint32_t handle;
+	struct buffer buffer;
+	void *for_guest;
 	uint64_t pages, evictions;
 	bool with[WAYS];
 	uint64_t happened[WAYS], foreign, waits;
+	uint64_t limit; /* TTM's, before */
 	int error;
 };
 
@@ -63,7 +67,7 @@ struct vcpu {
 
 static int ask(struct storm *storm, enum way way, uint32_t count, uint32_t *answer)
 {
-	struct hostblob_ttm_test test = { .handle = storm->handle, .request = ways[way].request, .count = count };
+	struct hostblob_ttm_test test = { .handle = storm->buffer.handle, .request = ways[way].request, .count = count };
 
 	if (drmIoctl(storm->node, DRM_IOCTL_HOSTBLOB_TTM_TEST, &test)) {
 		storm->error = -errno;
@@ -104,6 +108,24 @@ static void stranger_destroy(struct storm *storm, struct stranger *stranger)
 	drmCloseBufferHandle(storm->node, stranger->buffer.handle);
 }
 
+/* TTM's limit for all drivers together; 0: as it was before. */
+static int limit_pages(struct storm *storm, uint64_t pages)
+{
+	static const char path[] = "/sys/module/ttm/parameters/pages_limit";
+	FILE *file = fopen(path, "r+");
+	int written = -1;
+
+	if (file && (storm->limit || fscanf(file, "%" SCNu64, &storm->limit) == 1)) {
+		rewind(file);
+		written = fprintf(file, "%" PRIu64 "\n", pages ? pages : storm->limit);
+	}
+	if (!file || fclose(file) || written < 0) {
+		perror(path);
+		storm->error = -EIO;
+	}
+	return storm->error;
+}
+
 /*
  * Let each vCPU get through a round, so that it meets what was done, in pages
  * that may be another's by mistake; or, every other time, just begin to.
@@ -125,6 +147,40 @@ static void wait_for_guest(struct storm *storm)
 	}
 }
 
+static int create_buffer(struct storm *storm)
+{
+	if (buffer_create(storm->node, "amdgpu", BUFFER_DMA_BUF, storm->pages * PAGE_BYTES, &storm->buffer)) {
+		fputs("the test driver gives no buffer\n", stderr);
+		return -EIO;
+	}
+	return 0;
+}
+
+static int show_guest(struct storm *storm, int flags, int fd)
+{
+	void *address = mmap(storm->for_guest, storm->pages * PAGE_BYTES, PROT_READ | PROT_WRITE,
+			     MAP_SHARED | MAP_FIXED | flags, fd, 0);
+
+	return address == MAP_FAILED ? -errno : 0;
+}
+
+/* As a VMM that unmaps a blob and maps another one: the first one's pages are somebody else's in between. */
+static void free_buffer(struct storm *storm)
+{
+	struct stranger stranger;
+
+	storm->error = show_guest(storm, MAP_ANONYMOUS, -1);
+	close(storm->buffer.fd);
+	drmCloseBufferHandle(storm->node, storm->buffer.handle);
+	stranger_create(storm, &stranger);
+	wait_for_guest(storm);
+	stranger_destroy(storm, &stranger);
+	if (!storm->error)
+		storm->error = create_buffer(storm);
+	if (!storm->error)
+		storm->error = show_guest(storm, 0, storm->buffer.fd);
+}
+
 static void blow(struct storm *storm)
 {
 	uint32_t asked[WAYS] = { 0 }, answer = 0;
@@ -134,7 +190,11 @@ static void blow(struct storm *storm)
 	while (done < storm->evictions && !storm->error) {
 		stranger_create(storm, &stranger);
 		for (enum way way = 0; way < WAYS && !storm->error; way++) {
-			if (!storm->with[way] || ask(storm, way, FAULTS, &answer))
+			if (!storm->with[way])
+				continue;
+			if (way == FREE)
+				free_buffer(storm);
+			else if (ask(storm, way, FAULTS, &answer))
 				continue;
 			if (ways[way].of_faults) {
 				/* How many are left over says how many came to pass. */
@@ -143,10 +203,10 @@ static void blow(struct storm *storm)
 				continue;
 			}
 			wait_for_guest(storm);
-			bool came_to_pass = (way != SWAP_OUT && way != EVICT) || answer;
+			uint32_t times = way == LIMIT ? answer : (way != SWAP_OUT && way != EVICT) || answer;
 
-			storm->happened[way] += came_to_pass;
-			done += came_to_pass;
+			storm->happened[way] += times;
+			done += times;
 		}
 		stranger_destroy(storm, &stranger);
 	}
@@ -167,19 +227,20 @@ static int run_storm(struct storm *storm, unsigned int vcpu_count, uint64_t *fau
 {
 	struct vcpu vcpus[MACHINE_VCPUS] = { 0 };
 	pthread_t threads[MACHINE_VCPUS];
-	struct buffer buffer;
+	uint32_t populated;
 	int result;
 
-	if (buffer_create(storm->node, "amdgpu", BUFFER_DMA_BUF, storm->pages * PAGE_BYTES, &buffer)) {
-		fputs("the test driver gives no buffer\n", stderr);
+	if (create_buffer(storm))
 		return -EIO;
-	}
-	void *for_guest = buffer_map(&buffer);
-
-	if (!for_guest || machine_create(&storm->machine, vcpu_count))
+	storm->for_guest = buffer_map(&storm->buffer);
+	if (!storm->for_guest || machine_create(&storm->machine, vcpu_count))
 		return -EIO;
-	storm->handle = buffer.handle;
-	result = machine_set_memory(&storm->machine, 1, MACHINE_MEMORY, for_guest, storm->pages * PAGE_BYTES);
+	result = machine_set_memory(&storm->machine, 1, MACHINE_MEMORY, storm->for_guest, storm->pages * PAGE_BYTES);
+	if (!result)
+		result = ask(storm, LIMIT, 0, &populated);
+	/* The guest's buffer fits, but not beside another one. */
+	if (!result && storm->with[LIMIT])
+		result = limit_pages(storm, storm->pages * 2 - 1);
 	for (unsigned int i = 0; i < vcpu_count && !result; i++) {
 		vcpus[i] = (struct vcpu){ .storm = storm, .number = i };
 		result = -pthread_create(&threads[i], NULL, run_vcpu, &vcpus[i]);
@@ -189,7 +250,7 @@ static int run_storm(struct storm *storm, unsigned int vcpu_count, uint64_t *fau
 	blow(storm);
 	machine_stop(&storm->machine);
 	/* Mapped only now, so that it shows what the buffer has. */
-	volatile uint32_t *for_host = buffer_map(&buffer);
+	volatile uint32_t *for_host = buffer_map(&storm->buffer);
 	for (unsigned int i = 0; i < vcpu_count; i++) {
 		pthread_join(threads[i], NULL);
 		result = result ? result : vcpus[i].error;
@@ -200,10 +261,16 @@ static int run_storm(struct storm *storm, unsigned int vcpu_count, uint64_t *fau
 			uint32_t expected = (uint32_t)vcpus[i].counts.rounds + (page < vcpus[i].counts.pages);
 
 			/* What was thrown away begins with 0 again, in pages that the guest has. */
-			*wrong += storm->with[GUT] ? !count || count > expected : count != expected;
+			*wrong += storm->with[GUT] || storm->with[FREE] ? !count || count > expected : count != expected;
 		}
 	}
+	/* Waits for ever if KVM has missed the end of an invalidation. */
+	if (!result)
+		result = machine_set_memory(&storm->machine, 1, MACHINE_MEMORY, storm->for_guest,
+					    storm->pages * PAGE_BYTES);
 	machine_destroy(&storm->machine);
+	if (storm->with[LIMIT])
+		limit_pages(storm, 0);
 	if (!for_host)
 		return -errno;
 	return result ? result : storm->error;
@@ -218,8 +285,11 @@ static void usage(FILE *stream)
 	      "  --pages N      of the buffer (default: 64)\n"
 	      "  --kind NAME    what it is made of, as for kvm-coverage\n"
 	      "  --evictions N  until the end (default: 3000)\n"
-	      "  --with WAYS    of these, with commas (default: all but gut):\n"
+	      "  --with WAYS    of these, with commas (default: swap-out, move, evict\n"
+	      "                 and all three kinds of faults):\n"
 	      "                 swap-out, move, evict: the driver takes the pages;\n"
+	      "                 limit: TTM takes them for want of others (all drivers' limit);\n"
+	      "                 free: the buffer is unmapped and freed, and a new one mapped;\n"
 	      "                 gut: it throws them away, and what the guest has written;\n"
 	      "                 zap, nopage, read-only: faults go wrong after each of them\n"
 	      "  --help         this text\n\n"
@@ -239,7 +309,7 @@ static bool parse_ways(char *list, bool *with)
 			return false;
 		with[way] = true;
 	}
-	return with[SWAP_OUT] || with[EVICT] || with[MOVE] || with[GUT];
+	return with[SWAP_OUT] || with[EVICT] || with[MOVE] || with[LIMIT] || with[FREE] || with[GUT];
 }
 
 static bool parse_number(const char *text, uint64_t most, uint64_t *number)
@@ -267,7 +337,7 @@ int main(int argc, char **argv)
 	int option;
 
 	for (enum way way = 0; way < WAYS; way++)
-		storm.with[way] = way != GUT;
+		storm.with[way] = way != LIMIT && way != FREE && way != GUT;
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (option) {
 		case 'v': good &= parse_number(optarg, MACHINE_VCPUS, &vcpus); break;

@@ -45,11 +45,13 @@ struct test_source {
 struct test_tt {
 	struct ttm_tt tt;
 	struct test_source source;
+	atomic_t *populated; /* the buffer's */
 };
 
 struct test_bo {
 	struct ttm_buffer_object bo;
 	struct test_source source;
+	atomic_t populated; /* how often */
 	atomic_t nopage, sigbus, read_only, zap; /* faults left that end so */
 };
 
@@ -101,6 +103,7 @@ static struct ttm_tt *test_tt_create(struct ttm_buffer_object *bo, u32 page_flag
 	if (!tt)
 		return NULL;
 	tt->source = test->source;
+	tt->populated = &test->populated;
 	if (ttm_tt_init(&tt->tt, bo, page_flags, test->source.caching, 0)) {
 		kfree(tt);
 		return NULL;
@@ -145,6 +148,7 @@ static int test_tt_populate(struct ttm_device *bdev, struct ttm_tt *tt, struct t
 	gfp_t flags = GFP_HIGHUSER | __GFP_ZERO | (test->source.pages == HOSTBLOB_TTM_COMPOUND ? __GFP_COMP : 0);
 	u32 index, page;
 
+	atomic_inc(test->populated);
 	if (test->source.pages == HOSTBLOB_TTM_POOL)
 		return ttm_pool_alloc(&bdev->pool, tt, ctx);
 	for (index = 0; index < tt->num_pages; index += 1 << order_at(test, index)) {
@@ -388,6 +392,9 @@ static int test_test(struct drm_device *drm, void *data, struct drm_file *file)
 		break;
 	case HOSTBLOB_TTM_FAULT_ZAP:
 		args->count = atomic_xchg(&test->zap, args->count);
+		break;
+	case HOSTBLOB_TTM_POPULATED:
+		args->count = atomic_xchg(&test->populated, 0);
 		break;
 	case HOSTBLOB_TTM_MOVE:
 	case HOSTBLOB_TTM_GUT:

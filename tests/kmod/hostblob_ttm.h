@@ -29,6 +29,8 @@ enum hostblob_ttm_request {
 	 * the buffer was not there and is now.
 	 */
 	HOSTBLOB_TTM_EVICT,
+	/* @count: how often the buffer has got its pages since this was asked before. */
+	HOSTBLOB_TTM_POPULATED,
 	/* Evict the buffer to nowhere, as amdgpu does with those that are discardable. */
 	HOSTBLOB_TTM_GUT,
 	/*
