@@ -260,7 +260,7 @@ int machine_count(struct machine *machine, unsigned int vcpu, uint64_t count, st
 	};
 	struct kvm_regs registers = {
 		.rip = MACHINE_CODE,
-		.rflags = 2,
+		.rflags = 0x202,
 		.rbx = MACHINE_MEMORY,
 		.rsi = MACHINE_MEMORY,
 		.rdi = MACHINE_MEMORY + count * PAGE_BYTES,
