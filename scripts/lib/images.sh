@@ -34,6 +34,15 @@ add_modules() {
 	done
 }
 
+# add_program ROOT PROGRAM: copy it and the libraries that it needs.
+add_program() {
+	local root=$1 program=$2 file
+	ldd "$program" | awk '{ for (i = 1; i <= NF; i++) if ($i ~ "^/") print $i }' | while read -r file; do
+		install -D "$file" "$root/$file"
+	done
+	install -D "$program" "$root/$program"
+}
+
 # add_test_driver HEADERS FOLDER: build tests/kmod for the kernel of these headers.
 add_test_driver() {
 	local build
@@ -54,7 +63,7 @@ make_host_image() {
 	cp /usr/bin/busybox "$root/bin/"
 	ln -s busybox "$root/bin/sh"
 	install -m755 /hostblob/scripts/lib/host-init "$root/init"
-	add_modules "$tree" "$release" "$root" virtio_pci 9pnet_virtio 9p kvm_amd drm_ttm_helper "$@"
+	add_modules "$tree" "$release" "$root" virtio_pci 9pnet_virtio 9p kvm_amd kvm_intel drm_ttm_helper "$@"
 	add_test_driver "$headers" "$root/lib/modules/$release"
 	cp "$tree/lib/modules/$release"/modules.{order,builtin,builtin.modinfo} "$root/lib/modules/$release/"
 	depmod -b "$root" "$release"
@@ -63,16 +72,14 @@ make_host_image() {
 
 # make_guest_image TREE RELEASE GUESTBLOB OUTPUT: the initrd of a small guest.
 make_guest_image() {
-	local tree=$1 release=$2 guestblob=$3 output=$4 root library
+	local tree=$1 release=$2 guestblob=$3 output=$4 root
 	root=$(mktemp -d)
 	mkdir -p "$root/bin" "$root/dev" "$root/proc" "$root/sys" "$root/lib/modules/$release"
-	cp /usr/bin/busybox "$guestblob" "$root/bin/"
+	cp /usr/bin/busybox "$root/bin/"
 	ln -s busybox "$root/bin/sh"
 	install -m755 /hostblob/guest/init "$root/init"
-	ldd "$guestblob" | awk '{ for (i = 1; i <= NF; i++) if ($i ~ "^/") print $i }' | while read -r library; do
-		mkdir -p "$root/${library%/*}"
-		cp "$library" "$root/$library"
-	done
+	add_program "$root" "$guestblob"
+	mv "$root/$guestblob" "$root/bin/"
 	add_modules "$tree" "$release" "$root" virtio_pci virtio_gpu
 	cp "$tree/lib/modules/$release"/modules.{order,builtin,builtin.modinfo} "$root/lib/modules/$release/"
 	depmod -b "$root" "$release"
@@ -84,4 +91,20 @@ pack() {
 	(cd "$1" && find . -mindepth 1 | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0) >"$2.partial"
 	mv "$2.partial" "$2"
 	rm -rf "$1"
+}
+
+# pack_user_space COMMAND OUTPUT: what a host without a share of the Debian root
+# has of it: bash, the tests and their programs, and COMMAND, a script.
+pack_user_space() {
+	local command=$1 output=$2 root program
+	root=$(mktemp -d)
+	mkdir -p "$root/usr" "$root/tmp" "$root/hostblob"
+	ln -s /bin "$root/usr/bin"
+	add_program "$root" /bin/bash
+	for program in /cache/build/tools/tests/host/* /cache/build/tools/guest/guestblob; do
+		[ ! -f "$program" ] || add_program "$root" "$program"
+	done
+	cp -r /hostblob/tests "$root/hostblob/"
+	install -D "$command" "$root/run/host-vm/command"
+	pack "$root" "$output"
 }

@@ -12,7 +12,8 @@ packages=(
 	libpng-dev libssl-dev meson ninja-build pahole pkgconf python3
 	python3-venv rsync xz-utils zstd
 	# running: the emulator, and what the emulated hosts and guests need
-	busybox-static netpbm qemu-system-modules-spice qemu-system-x86
+	bochs bochs-term bochsbios busybox-static isolinux netpbm
+	qemu-system-modules-spice qemu-system-x86 syslinux-common xorriso
 	# checking
 	shellcheck
 )
