@@ -7,6 +7,7 @@
 # architectures, tests), which a module does not need.
 module_paths=(
 	arch/x86/kvm virt/kvm include/linux/kvm_host.h include/linux/kvm_types.h
+	include/uapi/linux/kvm.h arch/x86/include/asm/kvm_host.h arch/x86/include/uapi/asm/kvm.h
 	drivers/gpu/drm/ttm
 )
 # The folders to build in, and what is made there.
@@ -16,12 +17,20 @@ module_files=(arch/x86/kvm/{kvm,kvm-amd,kvm-intel}.ko drivers/gpu/drm/ttm/ttm.ko
 # Unpacked, not installed: installing them would bring in a kernel with its
 # initramfs, which nothing here boots.
 install_headers() {
-	local package common=${kernel_release%-amd64}
-	[ ! -d "$root/usr/src/linux-headers-$kernel_release" ] || return 0
-	for package in "linux-kbuild-$common" "linux-headers-$common-common" "linux-headers-$kernel_release"; do
-		package=$(get_package "$package=$kernel_version")
-		in_root dpkg-deb -x "/cache/packages/$package" /
+	local package headers packages
+	[ ! -d "$kernel_root/usr/src/linux-headers-$kernel_release" ] || return 0
+	headers=$(get_package "linux-headers-$kernel_release=$kernel_version")
+	# Their names differ from Debian to Debian; the first one knows the others'.
+	packages=()
+	for package in $(in_root dpkg-deb -f "/cache/packages/$headers" Depends | grep -oE 'linux-(kbuild|headers)-[^ ,]+'); do
+		packages+=("$(get_package "$package=$kernel_version")")
 	done
+	# Not by dpkg-deb -x: that would replace the link /lib by Debian 12's folder.
+	in_kernel_root bash -euo pipefail -c '
+		for package; do
+			dpkg-deb --fsys-tarfile "/cache/packages/$package" | tar -x -C / --keep-directory-symlink
+		done
+	' install "${packages[@]}" "$headers"
 }
 
 # unpack_modules FOLDER: their source, arranged so that it builds out of tree.
@@ -33,7 +42,9 @@ unpack_modules() {
 	sed -i -e 's|\$(srctree)/virt/kvm/Makefile.kvm|$(src)/../../../virt/kvm/Makefile.kvm|' \
 		-e 's|-I *\$(srctree)/arch/x86/kvm|-I $(src) -I $(src)/../../../include/trace|' \
 		"$1/arch/x86/kvm/Makefile"
-	sed -i '1i LINUXINCLUDE := -I$(src)/../../../include $(LINUXINCLUDE)' "$1/arch/x86/kvm/Makefile"
+	# The sources' top is $(src)/../../..; their headers in its order of folders.
+	sed -i '1i LINUXINCLUDE := $(addprefix -I$(src)/../../../,arch/x86/include include arch/x86/include/uapi include/uapi) $(LINUXINCLUDE)' \
+		"$1/arch/x86/kvm/Makefile"
 }
 
 # apply_to_modules FOLDER PATCH...
@@ -56,7 +67,7 @@ make_modules() {
 	local folder=$1 part
 	shift
 	for part in "${module_folders[@]}"; do
-		in_root make -j "$(nproc)" -C "/usr/src/linux-headers-$kernel_release" \
+		in_kernel_root make -j "$(nproc)" -C "/usr/src/linux-headers-$kernel_release" \
 			"M=/cache${folder#"$cache"}/$part" "$@" modules || return
 	done
 }

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
 # shellcheck shell=bash
 # The Debian 13 root in which everything is built and from which the emulated
-# hosts get their user space. Needs common.sh. Works as root, and as a user
-# with subordinate ids (package uidmap).
+# hosts get their user space, and a small Debian 12 root for the modules of Debian
+# 12's kernel, which need its compiler. Needs common.sh. Works as root, and as a
+# user with subordinate ids (package uidmap).
 
+# What the functions below are about; to have them work in the other root:
+# root=$root_bookworm FUNCTION
 root=$cache/root
+root_bookworm=$cache/root-bookworm
 packages=(
 	# building
 	bc bison build-essential ca-certificates ccache cpio file flex git kmod
@@ -16,6 +20,10 @@ packages=(
 	qemu-system-modules-spice qemu-system-x86 syslinux-common xorriso
 	# checking
 	shellcheck
+)
+packages_bookworm=(
+	bc bison build-essential busybox-static ca-certificates ccache cpio file flex git
+	kmod libelf-dev libssl-dev python3 xz-utils
 )
 
 # mirror_of LABEL: where this machine's own apt finds Debian's archive.
@@ -51,40 +59,49 @@ in_root() {
 	' in_root "$root" "$cache" "$checkout" "$@"
 }
 
-# The packages' list is the root's identity: another list makes a new root.
+# Sets `suite` and `names`, the packages.
+describe_root() {
+	suite=trixie names=("${packages[@]}")
+	[ "$root" != "$root_bookworm" ] || { suite=bookworm names=("${packages_bookworm[@]}"); }
+}
+
+# The packages' list is a root's identity: another list makes a new root.
 root_identity() {
-	printf '%s\n' "${packages[@]}" trixie-backports | sha256sum | cut -c1-16
+	local suite names
+	describe_root
+	printf '%s\n' "${names[@]}" "$suite-backports" | sha256sum | cut -c1-16
 }
 
 root_is_ready() {
-	[ "$(cat "$cache/root.identity" 2>/dev/null)" = "$(root_identity)" ]
+	[ "$(cat "$root.identity" 2>/dev/null)" = "$(root_identity)" ]
+}
+
+roots_are_ready() {
+	root_is_ready && root=$root_bookworm root_is_ready
 }
 
 make_root() {
-	local mirror security mode=root partial=$cache/root.partial
+	local mirror security mode=root partial=$root.partial suite names sources
+	describe_root
 	mirror=$(mirror_of Debian)
 	security=$(mirror_of Debian-Security)
+	security=${security:-${mirror%/debian/}/debian-security/}
+	sources=("deb $mirror $suite main" "deb $mirror $suite-updates main" "deb $security $suite-security main")
+	[ "$suite" != trixie ] || sources+=("deb $mirror trixie-backports main" "${sources[@]/#deb /deb-src }")
 	[ "$(id -u)" = 0 ] || mode=unshare
 	remove_root_tree "$partial"
 	remove_root_tree "$root"
-	rm -f "$cache/root.identity"
+	rm -f "$root.identity"
 	mmdebstrap --mode="$mode" --variant=minbase --architectures=amd64 \
 		--aptopt='Apt::Install-Recommends "false"' \
 		--aptopt='Acquire::Languages "none"' \
 		--dpkgopt='path-exclude=/usr/share/man/*' \
 		--dpkgopt='path-exclude=/usr/share/locale/*' \
-		--include="$(IFS=,; printf '%s' "${packages[*]}")" \
+		--include="$(IFS=,; printf '%s' "${names[*]}")" \
 		--customize-hook='mkdir -p "$1/cache" "$1/hostblob" "$1/srv/root"' \
-		trixie "$partial" \
-		"deb $mirror trixie main" \
-		"deb $mirror trixie-updates main" \
-		"deb ${security:-${mirror%/debian/}/debian-security/} trixie-security main" \
-		"deb $mirror trixie-backports main" \
-		"deb-src $mirror trixie main" \
-		"deb-src $mirror trixie-updates main" \
-		"deb-src ${security:-${mirror%/debian/}/debian-security/} trixie-security main"
+		"$suite" "$partial" "${sources[@]}"
 	mv "$partial" "$root"
-	root_identity >"$cache/root.identity"
+	root_identity >"$root.identity"
 }
 
 remove_root_tree() {

@@ -14,26 +14,29 @@ series_base() {
 
 # One apt update a day is enough, and none is needed for what is cached.
 update_root() {
-	local stamp=$cache/root.updated
-	[ -n "$(find "$stamp" -mmin -1440 2>/dev/null)" ] && [ "$stamp" -nt "$cache/root.identity" ] && return
+	local stamp=$root.updated
+	[ -n "$(find "$stamp" -mmin -1440 2>/dev/null)" ] && [ "$stamp" -nt "$root.identity" ] && return
 	in_root apt-get -q update
 	touch "$stamp"
 }
 
-# The kernels that have a series. Debian 13's own comes first.
-kernels=(6.12 7.3)
+# The kernels that have a series: Debian 13's own, Debian 12's, and of Debian 13's
+# backports.
+kernels=(6.12 6.1 7.3)
 
 # resolve_kernel KERNEL: the release (6.12.117+deb13-amd64) and version (6.12.117-1)
 # of Debian's newest build of it; both are written to $cache/kernel-… once, so that
 # a series of builds does not change kernels half way. `scripts/build --update`
-# looks again.
+# looks again. Sets `kernel_root` as well, for in_kernel_root.
 resolve_kernel() {
 	local file=$cache/kernel-$1 headers
+	kernel_root=$cache/root
+	[ "$1" != 6.1 ] || kernel_root=$root_bookworm
 	if [ ! -s "$file" ]; then
-		update_root
-		headers=$(in_root apt-cache pkgnames "linux-headers-$1." | grep -E '[0-9]-amd64$' | sort -V | tail -n 1)
-		[ -n "$headers" ] || die "apt knows no headers of Linux $1 for Debian 13" "check the network, then run this again"
-		in_root apt-cache show --no-all-versions "$headers" |
+		root=$kernel_root update_root
+		headers=$(in_kernel_root apt-cache pkgnames "linux-headers-$1." | grep -E '[0-9]-amd64$' | sort -V | tail -n 1)
+		[ -n "$headers" ] || die "apt knows no headers of Linux $1 for Debian" "check the network, then run this again"
+		in_kernel_root apt-cache show --no-all-versions "$headers" |
 			sed -n "s/^Version: /release=${headers#linux-headers-}\nversion=/p" >"$file.partial"
 		mv "$file.partial" "$file"
 	fi
@@ -42,14 +45,21 @@ resolve_kernel() {
 	kernel=$1 kernel_release=$release kernel_version=$version
 }
 
-# get_package NAME=VERSION: put the .deb in $cache/packages and say its name.
+# in_kernel_root COMMAND...: in the root of the resolved kernel's Debian, which has
+# the packages and the compiler for its modules.
+in_kernel_root() {
+	root=$kernel_root in_root "$@"
+}
+
+# get_package NAME=VERSION: put the .deb, of the resolved kernel's Debian, in
+# $cache/packages and say its name.
 get_package() {
 	mkdir -p "$cache/packages"
 	local found name=${1%%=*} version=${1#*=}
 	found=$(compgen -G "$cache/packages/${name}_${version//:/%3a}_*.deb" | head -n 1 || true)
 	if [ -z "$found" ]; then
-		update_root >&2
-		in_root bash -c "cd /cache/packages && apt-get -q -o APT::Sandbox::User=root download '$1'" >&2
+		root=$kernel_root update_root >&2
+		in_kernel_root bash -c "cd /cache/packages && apt-get -q -o APT::Sandbox::User=root download '$1'" >&2
 		found=$(compgen -G "$cache/packages/${name}_${version//:/%3a}_*.deb" | head -n 1)
 	fi
 	printf '%s\n' "${found##*/}"
