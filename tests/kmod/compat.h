@@ -17,6 +17,16 @@
 #include <drm/ttm/ttm_device.h>
 #include <drm/ttm/ttm_placement.h>
 
+/* Else the driver's buffers could not be exported, or not be mapped then. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)
+#include <drm/drm_prime.h>
+#define PRIME_FUNCTIONS \
+	.prime_handle_to_fd = drm_gem_prime_handle_to_fd, \
+	.gem_prime_mmap = drm_gem_prime_mmap,
+#else
+#define PRIME_FUNCTIONS
+#endif
+
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 14, 0)
 #define DRIVER_DATE .date = "20261121",
 #else

@@ -450,6 +450,7 @@ static const struct drm_driver test_driver = {
 	.fops = &test_fops,
 	.ioctls = test_ioctls,
 	.num_ioctls = ARRAY_SIZE(test_ioctls),
+	PRIME_FUNCTIONS
 	.name = "amdgpu",
 	.desc = "hostblob's TTM test driver, with amdgpu's requests and no hardware",
 	DRIVER_DATE
