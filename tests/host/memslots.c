@@ -475,14 +475,15 @@ static const struct {
 	const char *name;
 	const char *(*check)(struct subject *subject);
 	bool faults; /* of the test driver have to go wrong */
+	bool pre_faults; /* by KVM_PRE_FAULT_MEMORY, which is younger than 6.1 */
 } checks[] = {
-	{ "dirty-log", dirty_log, false },
-	{ "read-only", read_only_slot, false },
-	{ "move", moved_slot, false },
-	{ "pre-fault", pre_faulted, false },
-	{ "pre-fault-fails", pre_faulted_in_vain, true },
-	{ "clock", clock_page, false },
-	{ "clock-fails", clock_page_in_vain, true },
+	{ "dirty-log", dirty_log, false, false },
+	{ "read-only", read_only_slot, false, false },
+	{ "move", moved_slot, false, false },
+	{ "pre-fault", pre_faulted, false, true },
+	{ "pre-fault-fails", pre_faulted_in_vain, true, true },
+	{ "clock", clock_page, false, false },
+	{ "clock-fails", clock_page_in_vain, true, false },
 };
 
 static bool create(struct subject *subject)
@@ -523,6 +524,11 @@ static bool run(const struct test *test, unsigned int number, bool plain)
 	if (!create(&subject)) {
 		fputs("no machine or no memory for it\n", stderr);
 		return false;
+	}
+	if (checks[number].pre_faults && !ioctl(subject.machine.vm, KVM_CHECK_EXTENSION, KVM_CAP_PRE_FAULT_MEMORY)) {
+		printf("%-15s  %-9s  not offered by this kernel\n", checks[number].name, plain ? "plain" : test->driver);
+		destroy(&subject);
+		return true;
 	}
 	errno = 0;
 	const char *wrong = checks[number].check(&subject);

@@ -191,7 +191,7 @@ int main(int argc, char **argv)
 		return SKIPPED;
 	}
 	if ((compound && buffer_choose_kind(node, "compound")) ||
-	    buffer_create(node, driver, BUFFER_DMA_BUF, PAGES * PAGE_BYTES, &buffer)) {
+	    buffer_create(node, driver, BUFFER_DRM_FD, PAGES * PAGE_BYTES, &buffer)) {
 		fprintf(stderr, "%s gives no buffer\n", driver);
 		return 1;
 	}
