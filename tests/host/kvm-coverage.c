@@ -63,6 +63,7 @@ static void help(FILE *out)
 	      "  --references none    fail if KVM changes a page's reference count, even for a\n"
 	      "                       moment; needs a kernel with CONFIG_DEBUG_PAGE_REF\n"
 	      "  --references some    fail unless it gets and puts references\n"
+	      "  --honor-guest-pat    Intel: the guest's PAT decides the memory type, too\n"
 	      "  --json               for programs\n"
 	      "  --help               this text\n\n"
 	      "Exit status: 0 as expected, 1 not so, 2 bad usage, 77 skipped.\n",
@@ -76,6 +77,7 @@ static int parse(int argc, char **argv, struct options *options)
 		{ "path", required_argument, NULL, 'm' },   { "kind", required_argument, NULL, 'k' },
 		{ "expect", required_argument, NULL, 'e' },
 		{ "references", required_argument, NULL, 'r' },
+		{ "honor-guest-pat", no_argument, NULL, 'q' },
 		{ "json", no_argument, NULL, 'j' },	    { "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -111,6 +113,9 @@ static int parse(int argc, char **argv, struct options *options)
 			if (strcmp(optarg, "none") && strcmp(optarg, "some"))
 				return -EINVAL;
 			options->references = strcmp(optarg, "none") ? TRACE_SOME_REFERENCES : TRACE_NO_REFERENCES;
+			break;
+		case 'q':
+			machine_honor_guest_pat();
 			break;
 		case 'j':
 			options->json = true;

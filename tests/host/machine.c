@@ -122,6 +122,22 @@ static int add_vcpu(struct machine *machine)
 	return enter_protected_mode(machine->vcpus[i]);
 }
 
+static bool honor_guest_pat;
+
+void machine_honor_guest_pat(void)
+{
+	honor_guest_pat = true;
+}
+
+static int disable_quirk(int vm)
+{
+	struct kvm_enable_cap quirk = {
+		.cap = KVM_CAP_DISABLE_QUIRKS2, .args = { 1 << 9 /* KVM_X86_QUIRK_IGNORE_GUEST_PAT */ },
+	};
+
+	return ioctl(vm, KVM_ENABLE_CAP, &quirk) ? failed("to have the guest's PAT honored") : 0;
+}
+
 int machine_create(struct machine *machine, unsigned int vcpus)
 {
 	int result;
@@ -143,6 +159,9 @@ int machine_create(struct machine *machine, unsigned int vcpus)
 		result = failed("KVM_CREATE_VM");
 		goto error;
 	}
+	result = honor_guest_pat ? disable_quirk(machine->vm) : 0;
+	if (result)
+		goto error;
 	/* VMX without unrestricted guest needs both; out of the way of the slots. */
 	uint64_t identity_map = 0xfffbc000;
 
@@ -260,7 +279,7 @@ int machine_count(struct machine *machine, unsigned int vcpu, uint64_t count, st
 	};
 	struct kvm_regs registers = {
 		.rip = MACHINE_CODE,
-		.rflags = 0x202,
+		.rflags = 0x202, /* Bochs keeps an interrupt that should end the guest till the guest takes them */
 		.rbx = MACHINE_MEMORY,
 		.rsi = MACHINE_MEMORY,
 		.rdi = MACHINE_MEMORY + count * PAGE_BYTES,

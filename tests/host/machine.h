@@ -31,6 +31,12 @@ struct machine {
 /* What the guest got to, page by page. */
 enum page_result { PAGE_REACHED, PAGE_WRONG_DATA, PAGE_FAULT };
 
+/*
+ * In machines that are made from now on the guest's PAT decides the memory type, as
+ * always on AMD: Intel's have a quirk that ignores it, where it can be disabled.
+ */
+void machine_honor_guest_pat(void);
+
 /* Return 0, or a negative errno after a message on stderr. */
 int machine_create(struct machine *machine, unsigned int vcpus);
 void machine_destroy(struct machine *machine);
