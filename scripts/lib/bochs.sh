@@ -44,14 +44,17 @@ run_bochs() {
 		printf "default linux\nlabel linux\nkernel linux\nappend initrd=initrd %s\n" "$parameters" >"$folder/iso/isolinux.cfg"
 		xorriso -as mkisofs -quiet -o "$folder/boot.iso" -b isolinux.bin -c boot.cat -no-emul-boot \
 			-boot-load-size 4 -boot-info-table "$folder/iso" 2>"$folder/log" || { cat "$folder/log" >&2 && exit 1; }' iso "$@"
-	# Its display needs a terminal.
-	in_root timeout --foreground "$limit" script -qec "bochs -q -f $folder/bochsrc" /dev/null </dev/null >/dev/null 2>&1 &
+	# Its display needs a terminal, and neither its loss nor SIGTERM ends it soon.
+	in_root script -qec "echo \$\$ >$folder/pid; exec timeout -k 2 $limit setpriv --pdeathsig KILL bochs-bin -q -f $folder/bochsrc" /dev/null </dev/null >/dev/null 2>&1 &
 	emulator=$!
-	trap 'kill "$emulator" 2>/dev/null; rm -rf "$run"' EXIT
+	trap 'kill "$(cat "$run/pid")" 2>/dev/null; rm -rf "$run"' EXIT
 	tail -n +1 -f --pid="$emulator" "$run/output"
 	wait "$emulator" || status=$?
 	trap 'rm -rf "$run"' EXIT
 	[ ! -s "$run/exchange.tar" ] || tar -xf "$run/exchange.tar" -C "$run/exchange"
-	[ "$status" != 1 ] || status=0
-	return "$status"
+	case $status in
+	1) return 0 ;;
+	137) return 124 ;;
+	*) return "$status" ;;
+	esac
 }
