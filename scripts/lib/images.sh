@@ -34,13 +34,14 @@ add_modules() {
 	done
 }
 
-# add_program ROOT PROGRAM: copy it and the libraries that it needs.
+# add_program ROOT PROGRAM [FOLDER]: copy it, to where it is or to FOLDER, and the
+# libraries that it needs.
 add_program() {
 	local root=$1 program=$2 file
 	ldd "$program" | awk '{ for (i = 1; i <= NF; i++) if ($i ~ "^/") print $i }' | while read -r file; do
 		install -D "$file" "$root/$file"
 	done
-	install -D "$program" "$root/$program"
+	install -D "$program" "$root/${3:-${program%/*}}/${program##*/}"
 }
 
 # add_test_driver HEADERS FOLDER: build tests/kmod for the kernel of these headers.
@@ -78,8 +79,7 @@ make_guest_image() {
 	cp /usr/bin/busybox "$root/bin/"
 	ln -s busybox "$root/bin/sh"
 	install -m755 /hostblob/guest/init "$root/init"
-	add_program "$root" "$guestblob"
-	mv "$root/$guestblob" "$root/bin/"
+	add_program "$root" "$guestblob" /bin
 	add_modules "$tree" "$release" "$root" virtio_pci virtio_gpu
 	cp "$tree/lib/modules/$release"/modules.{order,builtin,builtin.modinfo} "$root/lib/modules/$release/"
 	depmod -b "$root" "$release"
