@@ -76,8 +76,13 @@ root_is_ready() {
 	[ "$(cat "$root.identity" 2>/dev/null)" = "$(root_identity)" ]
 }
 
+# Debian 12's kernel is 6.1.
+bookworm_is_needed() {
+	[[ " ${kernels[*]} " == *" 6.1 "* ]]
+}
+
 roots_are_ready() {
-	root_is_ready && root=$root_bookworm root_is_ready
+	root_is_ready && { ! bookworm_is_needed || root=$root_bookworm root_is_ready; }
 }
 
 make_root() {
