@@ -24,7 +24,7 @@ usage_error() {
 
 # A command's manual is the comment block below its SPDX line.
 show_help() {
-	sed -n '/^# SPDX/d; 1d; /^#/!q; s/^# \{0,1\}//p' "$0"
+	sed -n '/^# SPDX/d; 1d; /^# shellcheck/q; /^#/!q; s/^# \{0,1\}//p' "$0"
 }
 
 # step N/M WHAT COMMAND...: run a long command with its output in a log, showing
