@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -106,7 +107,7 @@ static int enter_protected_mode(int vcpu)
 	return ioctl(vcpu, KVM_SET_SREGS, &registers) ? failed("KVM_SET_SREGS") : 0;
 }
 
-static int add_vcpu(struct machine *machine)
+int machine_add_vcpu(struct machine *machine)
 {
 	unsigned int i = machine->vcpu_count;
 
@@ -171,13 +172,28 @@ int machine_create(struct machine *machine, unsigned int vcpus)
 	if (result)
 		goto error;
 	while (machine->vcpu_count < vcpus) {
-		result = add_vcpu(machine);
+		result = machine_add_vcpu(machine);
 		if (result)
 			goto error;
 	}
 	return 0;
 error:
 	machine_destroy(machine);
+	return result;
+}
+
+int machine_offer_features(struct machine *machine)
+{
+	enum { ENTRIES = 100 };
+	struct kvm_cpuid2 *cpuid = calloc(1, sizeof(*cpuid) + ENTRIES * sizeof(cpuid->entries[0]));
+	int result = -ENOMEM;
+
+	if (!cpuid)
+		return result;
+	cpuid->nent = ENTRIES;
+	result = ioctl(machine->kvm, KVM_GET_SUPPORTED_CPUID, cpuid) ||
+		 ioctl(machine->vcpus[0], KVM_SET_CPUID2, cpuid) ? failed("KVM_SET_CPUID2") : 0;
+	free(cpuid);
 	return result;
 }
 

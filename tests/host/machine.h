@@ -39,6 +39,11 @@ void machine_honor_guest_pat(void);
 
 /* Return 0, or a negative errno after a message on stderr. */
 int machine_create(struct machine *machine, unsigned int vcpus);
+int machine_add_vcpu(struct machine *machine);
+
+/* Give vCPU 0 all features of the CPU that KVM can. */
+int machine_offer_features(struct machine *machine);
+
 void machine_destroy(struct machine *machine);
 
 /*

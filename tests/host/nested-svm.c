@@ -51,21 +51,6 @@ static const struct {
 
 #define INSTRUCTIONS (sizeof(instructions) / sizeof(instructions[0]))
 
-static int offer_svm(struct machine *machine)
-{
-	enum { ENTRIES = 100 };
-	struct kvm_cpuid2 *cpuid = calloc(1, sizeof(*cpuid) + ENTRIES * sizeof(cpuid->entries[0]));
-	int result = -ENOMEM;
-
-	if (!cpuid)
-		return result;
-	cpuid->nent = ENTRIES;
-	result = ioctl(machine->kvm, KVM_GET_SUPPORTED_CPUID, cpuid) ||
-		 ioctl(machine->vcpus[0], KVM_SET_CPUID2, cpuid) ? -errno : 0;
-	free(cpuid);
-	return result;
-}
-
 static int set_host_save_area(struct machine *machine)
 {
 	struct kvm_msrs *msrs = calloc(1, sizeof(*msrs) + sizeof(msrs->entries[0]));
@@ -84,7 +69,7 @@ static int set_host_save_area(struct machine *machine)
 static int prepare(struct machine *machine, uint32_t *page_directory)
 {
 	struct kvm_sregs registers;
-	int result = offer_svm(machine);
+	int result = machine_offer_features(machine);
 
 	if (!result)
 		result = machine_set_memory(machine, 2, PAGE_DIRECTORY, page_directory, PAGE_BYTES);
