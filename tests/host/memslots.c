@@ -30,6 +30,7 @@
 #define SLOT 1
 #define OTHER_ADDRESS (2 * MACHINE_MEMORY)
 #define NOPAGE_FAULTS 1000
+#define MANY_FAULTS 1000000 /* more than there are before a signal comes */
 #define UPDATES 1000
 
 /* What the guest or the host writes to a page, plus its number. */
@@ -339,10 +340,13 @@ static const char *pre_faulted_in_vain(struct subject *subject)
 	bool retried = subject->test->retried;
 	uint32_t left;
 
+	subject->machine.runs[0]->exit_reason = KVM_EXIT_UNKNOWN;
 	if (!set_slot(subject, 0, MACHINE_MEMORY, subject->test->pages) ||
 	    !ask(subject, HOSTBLOB_TTM_FAULT_SIGBUS, INT_MAX, &left) || pre_fault(subject) != -EFAULT ||
 	    !ask(subject, HOSTBLOB_TTM_FAULT_SIGBUS, 0, &left))
 		return "no EFAULT where every fault fails";
+	if (subject->machine.runs[0]->exit_reason != KVM_EXIT_UNKNOWN)
+		return "KVM_PRE_FAULT_MEMORY changes the exit of KVM_RUN";
 	if (!ask(subject, HOSTBLOB_TTM_FAULT_NOPAGE, NOPAGE_FAULTS, &left) ||
 	    pre_fault(subject) != (retried ? 0 : -EFAULT) || !ask(subject, HOSTBLOB_TTM_FAULT_NOPAGE, 0, &left) ||
 	    left != (retried ? 0 : NOPAGE_FAULTS - 1))
@@ -438,6 +442,26 @@ static const char *clock_page(struct subject *subject)
 	return NULL;
 }
 
+/* A signal comes while the update goes on, whose faults end as @request says. */
+static const char *clock_page_interrupted(struct subject *subject, enum hostblob_ttm_request request)
+{
+	uint32_t left;
+
+	if (!evict(subject, HOSTBLOB_TTM_MOVE) || !ask(subject, request, MANY_FAULTS, &left) || !clock_set(subject))
+		return "the test driver failed";
+	machine_interrupt_repeatedly(true);
+	bool interrupted = !guest_runs(subject) && errno == EINTR;
+
+	/* Other requests that came meanwhile would hide that this one is lost. */
+	guest_runs(subject);
+	machine_interrupt_repeatedly(false);
+	if (!ask(subject, request, 0, &left) || !interrupted || !left)
+		return "a signal does not end an update whose faults insert nothing";
+	if (!guest_runs(subject) || !clock_is_new(subject))
+		return "a signal ended the update and it was not made up for";
+	return NULL;
+}
+
 static const char *clock_page_in_vain(struct subject *subject)
 {
 	bool retried = subject->test->retried;
@@ -453,20 +477,9 @@ static const char *clock_page_in_vain(struct subject *subject)
 		return "KVM does not update it after that";
 	if (!retried)
 		return NULL;
-	if (!evict(subject, HOSTBLOB_TTM_MOVE) || !ask(subject, HOSTBLOB_TTM_FAULT_NOPAGE, INT_MAX, &left) ||
-	    !clock_set(subject))
-		return "the test driver failed";
-	machine_interrupt_repeatedly(true);
-	bool interrupted = !guest_runs(subject) && errno == EINTR;
+	const char *error = clock_page_interrupted(subject, HOSTBLOB_TTM_FAULT_NOPAGE);
 
-	/* Other requests that came meanwhile would hide that this one is lost. */
-	guest_runs(subject);
-	machine_interrupt_repeatedly(false);
-	if (!ask(subject, HOSTBLOB_TTM_FAULT_NOPAGE, 0, &left) || !interrupted)
-		return "no EINTR where no fault inserts";
-	if (!guest_runs(subject) || !clock_is_new(subject))
-		return "a signal ended the update and it was not made up for";
-	return NULL;
+	return error ? error : clock_page_interrupted(subject, HOSTBLOB_TTM_FAULT_WAIT);
 }
 
 /* --------------------------------------------------------------------------- */

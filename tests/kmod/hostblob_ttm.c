@@ -52,7 +52,7 @@ struct test_bo {
 	struct ttm_buffer_object bo;
 	struct test_source source;
 	atomic_t populated; /* how often */
-	atomic_t nopage, sigbus, read_only, zap; /* faults left that end so */
+	atomic_t nopage, wait, sigbus, read_only, zap; /* faults left that end so */
 };
 
 static struct platform_device *platform;
@@ -214,6 +214,13 @@ static vm_fault_t test_fault(struct vm_fault *vmf)
 
 	if (atomic_dec_if_positive(&test->nopage) >= 0)
 		return VM_FAULT_NOPAGE;
+	if (atomic_dec_if_positive(&test->wait) >= 0) {
+		if (!fault_flag_allow_retry_first(vmf->flags))
+			return VM_FAULT_NOPAGE;
+		if (!(vmf->flags & FAULT_FLAG_RETRY_NOWAIT))
+			mmap_read_unlock(vmf->vma->vm_mm);
+		return VM_FAULT_RETRY;
+	}
 	if (READ_ONCE(fail) || atomic_dec_if_positive(&test->sigbus) >= 0)
 		return VM_FAULT_SIGBUS;
 	if (atomic_dec_if_positive(&test->read_only) >= 0)
@@ -383,6 +390,9 @@ static int test_test(struct drm_device *drm, void *data, struct drm_file *file)
 	switch (args->request) {
 	case HOSTBLOB_TTM_FAULT_NOPAGE:
 		args->count = atomic_xchg(&test->nopage, args->count);
+		break;
+	case HOSTBLOB_TTM_FAULT_WAIT:
+		args->count = atomic_xchg(&test->wait, args->count);
 		break;
 	case HOSTBLOB_TTM_FAULT_SIGBUS:
 		args->count = atomic_xchg(&test->sigbus, args->count);

@@ -11,6 +11,8 @@
 enum hostblob_ttm_request {
 	/* The next @count faults on the buffer insert nothing: VM_FAULT_NOPAGE. */
 	HOSTBLOB_TTM_FAULT_NOPAGE,
+	/* So do these, which drop mmap_lock first as if they waited: VM_FAULT_RETRY. */
+	HOSTBLOB_TTM_FAULT_WAIT,
 	/* The next @count faults on the buffer fail: VM_FAULT_SIGBUS. */
 	HOSTBLOB_TTM_FAULT_SIGBUS,
 	/* The next @count faults insert PTEs that are read-only, till a write meets one. */
