@@ -94,7 +94,7 @@ static struct resource *find_blob(const struct hostblob_device *device, uint32_t
 }
 
 /* A guest can repeat what fails for as long as it likes: the log grows slower. */
-static void log_failure(struct hostblob_device *device, const char *what, uint64_t size, int result)
+static void log_failure(struct hostblob_device *device, const char *what, uint64_t size, const char *why)
 {
 	char line[160];
 
@@ -102,7 +102,7 @@ static void log_failure(struct hostblob_device *device, const char *what, uint64
 	if (!device->config.log || (device->failures & (device->failures - 1)))
 		return;
 	snprintf(line, sizeof(line), "%s a host blob of %" PRIu64 " bytes failed: %s (failure %" PRIu64 ")",
-		 what, size, strerror(-result), device->failures);
+		 what, size, why, device->failures);
 	device->config.log(device->config.log_opaque, line);
 }
 
@@ -302,8 +302,13 @@ int hostblob_blob_create(struct hostblob_device *device, uint32_t context_id, ui
 
 	result = allocator->ops->allocate(allocator, size, &buffer);
 	if (result) {
-		log_failure(device, "allocating", size, result);
+		log_failure(device, "allocating", size, strerror(-result));
 		return result;
+	}
+	if (device->config.cached_only && buffer.caching != HOSTBLOB_CACHED) {
+		close(buffer.fd);
+		log_failure(device, "allocating", size, "it is not cached, and the guest would see it cached");
+		return -EOPNOTSUPP;
 	}
 	resource = add_resource(device, resource_id);
 	if (!resource) {
@@ -363,7 +368,7 @@ int hostblob_blob_map(struct hostblob_device *device, uint32_t resource_id, uint
 	result = show(resource, &mapper_failed);
 	pthread_mutex_unlock(&device->lock);
 	if (mapper_failed)
-		log_failure(device, "mapping", resource->range.size, result);
+		log_failure(device, "mapping", resource->range.size, strerror(-result));
 	if (result)
 		return result;
 	resource->mapped = true;

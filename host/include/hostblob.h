@@ -169,9 +169,13 @@ struct hostblob_limits {
  * @window_size: bytes that @mapper can place buffers in; a power of two, or 0
  *	where blobs can be made but not mapped
  * @limits: copied
+ * @cached_only: guests get all memory as write-back, whatever @map_info tells
+ *	them, as with KVM on Intel CPUs where the guest's PAT is ignored. The
+ *	device then refuses buffers that are not cached: what a guest writes to
+ *	them would stay in the CPU's caches, and what it reads be stale.
  * @log: receives one line, with no newline, where the allocator or the mapper
- *	failed; not each time, if it happens often, and never for what the device
- *	refuses by itself. May be NULL.
+ *	failed, or for a buffer that @cached_only refuses; not each time, if it
+ *	happens often, and never for what is the guest's fault. May be NULL.
  * @log_opaque: handed to @log
  */
 struct hostblob_config {
@@ -179,6 +183,7 @@ struct hostblob_config {
 	struct hostblob_mapper mapper;
 	uint64_t window_size;
 	struct hostblob_limits limits;
+	bool cached_only;
 	void (*log)(void *opaque, const char *line);
 	void *log_opaque;
 };
@@ -241,7 +246,8 @@ int hostblob_resource_register(struct hostblob_device *device, uint32_t resource
  *
  * Return: -EINVAL for a value that no device would take, -EEXIST if the id is in
  * use, -ESRCH if there is no such context, -ENOSPC over a limit, -ENOMEM if the
- * host has no memory, or what the allocator said.
+ * host has no memory, -EOPNOTSUPP if the memory isn't cached and has to be, or
+ * what the allocator said.
  */
 int hostblob_blob_create(struct hostblob_device *device, uint32_t context_id,
 			 uint32_t resource_id, uint32_t blob_flags,

@@ -671,6 +671,50 @@ static int allocate_unsealed(struct hostblob_allocator *allocator, uint64_t size
 	return ftruncate(buffer->fd, (off_t)size);
 }
 
+static int allocate_write_combined(struct hostblob_allocator *allocator, uint64_t size,
+				   struct hostblob_buffer *buffer)
+{
+	int result = allocate_unsealed(allocator, size, buffer);
+
+	buffer->caching = HOSTBLOB_WRITE_COMBINED;
+	return result;
+}
+
+static void count_lines(void *lines, const char *line)
+{
+	if (strstr(line, "the guest would see it cached"))
+		++*(unsigned int *)lines;
+}
+
+static void uncached_memory_is_refused_where_guests_get_it_cached(void **state)
+{
+	static const struct hostblob_allocator_ops ops = { .name = "wc", .allocate = allocate_write_combined };
+	struct hostblob_allocator allocator = { .ops = &ops };
+	unsigned int files = count_files(), lines = 0;
+	struct hostblob_config config = {
+		.allocator = &allocator,
+		.limits.bytes = PAGE,
+		.log = count_lines,
+		.log_opaque = &lines,
+	};
+	struct hostblob_blob_info info;
+	struct hostblob_device *device;
+
+	(void)state;
+	for (int cached_only = 0; cached_only < 2; cached_only++) {
+		config.cached_only = cached_only;
+		assert_int_equal(hostblob_device_create(&config, &device), 0);
+		assert_int_equal(hostblob_context_create(device, 1, 0), 0);
+		for (int i = 0; i < 1 + cached_only; i++)
+			assert_int_equal(hostblob_blob_create(device, 1, 1, 0, 0, PAGE),
+					 cached_only ? -EOPNOTSUPP : 0);
+		assert_int_equal(hostblob_blob_query(device, 1, &info), cached_only ? -ENOENT : 0);
+		hostblob_device_destroy(device);
+		assert_int_equal(count_files(), files);
+	}
+	assert_int_equal(lines, 2);
+}
+
 static struct fixture failing;
 static atomic_uint signals;
 
@@ -841,6 +885,7 @@ int main(void)
 		WITH(lost_blob_is_the_sink_for_good),
 		WITH(only_a_mapped_blob_is_lost_and_only_once),
 		cmocka_unit_test(memory_that_fails_costs_the_blob_only),
+		cmocka_unit_test(uncached_memory_is_refused_where_guests_get_it_cached),
 		WITH(random_commands_match_a_model),
 	};
 
