@@ -30,6 +30,9 @@ struct range {
 /* The id comes first in both: by_id() serves both trees and bare ids. */
 struct context {
 	uint32_t id;
+	uint32_t blobs;
+	uint64_t bytes;
+	uint64_t serial; /* tells it from another that had its id before */
 };
 
 struct resource {
@@ -38,6 +41,7 @@ struct resource {
 	bool mapped;
 	atomic_bool lost; /* the mapper has nothing of it, mapped or not, or is about to */
 	uint32_t context_id;
+	uint64_t context_serial;
 	uint32_t blob_flags;
 	uint64_t blob_id;
 	struct hostblob_buffer buffer;
@@ -60,6 +64,7 @@ struct hostblob_device {
 	 */
 	pthread_mutex_t lock;
 	uint64_t failures; /* of the allocator and the mapper */
+	uint64_t serials; /* of the contexts so far */
 };
 
 static int by_id(const void *a, const void *b)
@@ -115,6 +120,24 @@ static uint32_t default_blobs(void)
 	return (uint32_t)(files.rlim_cur / 2);
 }
 
+static void fill_in(struct hostblob_limits *limits, uint64_t window_size)
+{
+	if (!limits->bytes)
+		limits->bytes = window_size;
+	if (!limits->blobs)
+		limits->blobs = default_blobs();
+	if (!limits->mapped_blobs)
+		limits->mapped_blobs = limits->blobs;
+	if (!limits->contexts)
+		limits->contexts = 4096;
+	if (!limits->resources)
+		limits->resources = 65536;
+	if (!limits->context_bytes)
+		limits->context_bytes = limits->bytes;
+	if (!limits->context_blobs)
+		limits->context_blobs = limits->blobs;
+}
+
 int hostblob_device_create(const struct hostblob_config *config, struct hostblob_device **result)
 {
 	uint64_t size = config->window_size;
@@ -131,14 +154,7 @@ int hostblob_device_create(const struct hostblob_config *config, struct hostblob
 	device->config = *config;
 	device->page_size = (uint64_t)sysconf(_SC_PAGESIZE);
 	device->limits = config->limits;
-	if (!device->limits.bytes)
-		device->limits.bytes = size;
-	if (!device->limits.blobs)
-		device->limits.blobs = default_blobs();
-	if (!device->limits.contexts)
-		device->limits.contexts = 4096;
-	if (!device->limits.resources)
-		device->limits.resources = 65536;
+	fill_in(&device->limits, size);
 	*result = device;
 	return 0;
 }
@@ -173,14 +189,28 @@ static void unmap(struct resource *resource)
 	device->usage.mapped_bytes -= resource->range.size;
 }
 
+/* The context of a blob, NULL if it is gone. */
+static struct context *context_of(const struct resource *resource)
+{
+	struct context *context = find(&resource->device->contexts, &resource->context_id);
+
+	return context && context->serial == resource->context_serial ? context : NULL;
+}
+
 static void free_resource(void *node)
 {
 	struct resource *resource = node;
 	struct hostblob_device *device = resource->device;
+	struct context *context;
 
 	if (resource->mapped)
 		unmap(resource);
 	if (resource->is_blob) {
+		context = context_of(resource);
+		if (context) {
+			context->blobs--;
+			context->bytes -= resource->buffer.size;
+		}
 		close(resource->buffer.fd);
 		device->usage.blobs--;
 		device->usage.bytes -= resource->buffer.size;
@@ -209,10 +239,11 @@ int hostblob_context_create(struct hostblob_device *device, uint32_t context_id,
 		return -EALREADY;
 	if (device->usage.contexts >= device->limits.contexts)
 		return -ENOSPC;
-	context = malloc(sizeof(*context));
+	context = calloc(1, sizeof(*context));
 	if (!context)
 		return -ENOMEM;
 	context->id = context_id;
+	context->serial = ++device->serials;
 	if (!tsearch(context, &device->contexts, by_id)) {
 		free(context);
 		return -ENOMEM;
@@ -282,22 +313,31 @@ int hostblob_resource_register(struct hostblob_device *device, uint32_t resource
 	return add_resource(device, resource_id) ? 0 : -ENOMEM;
 }
 
+/* Whether the guest, and the context, may have another blob of this size. */
+static bool has_room(const struct hostblob_device *device, const struct context *context, uint64_t size)
+{
+	const struct hostblob_limits *limits = &device->limits;
+
+	return device->usage.blobs < limits->blobs && context->blobs < limits->context_blobs &&
+	       size <= limits->bytes - device->usage.bytes && size <= limits->context_bytes - context->bytes;
+}
+
 int hostblob_blob_create(struct hostblob_device *device, uint32_t context_id, uint32_t resource_id,
 			 uint32_t blob_flags, uint64_t blob_id, uint64_t size)
 {
 	struct hostblob_allocator *allocator = device->config.allocator;
+	struct context *context = find(&device->contexts, &context_id);
 	struct hostblob_buffer buffer;
 	struct resource *resource;
 	int result = check_new_resource(device, resource_id);
 
 	if (result)
 		return result;
-	if (!find(&device->contexts, &context_id))
+	if (!context)
 		return -ESRCH;
 	if ((blob_flags & ~BLOB_FLAGS) || blob_id || !size || size % device->page_size)
 		return -EINVAL;
-	if (device->usage.blobs >= device->limits.blobs ||
-	    size > device->limits.bytes - device->usage.bytes)
+	if (!has_room(device, context, size))
 		return -ENOSPC;
 
 	result = allocator->ops->allocate(allocator, size, &buffer);
@@ -317,11 +357,14 @@ int hostblob_blob_create(struct hostblob_device *device, uint32_t context_id, ui
 	}
 	resource->is_blob = true;
 	resource->context_id = context_id;
+	resource->context_serial = context->serial;
 	resource->blob_flags = blob_flags;
 	resource->blob_id = blob_id;
 	resource->buffer = buffer;
 	device->usage.blobs++;
 	device->usage.bytes += size;
+	context->blobs++;
+	context->bytes += size;
 	return 0;
 }
 
@@ -360,6 +403,8 @@ int hostblob_blob_map(struct hostblob_device *device, uint32_t resource_id, uint
 		return -EPERM;
 	if (resource->mapped)
 		return -EBUSY;
+	if (device->usage.mapped_blobs >= device->limits.mapped_blobs)
+		return -ENOSPC;
 	if (offset % device->page_size || offset > window || resource->buffer.size > window - offset)
 		return -EINVAL;
 
@@ -445,6 +490,11 @@ int hostblob_blob_query(const struct hostblob_device *device, uint32_t resource_
 struct hostblob_usage hostblob_device_usage(const struct hostblob_device *device)
 {
 	return device->usage;
+}
+
+struct hostblob_limits hostblob_device_limits(const struct hostblob_device *device)
+{
+	return device->limits;
 }
 
 uint32_t hostblob_virtio_response(int result)

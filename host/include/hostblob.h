@@ -152,14 +152,23 @@ void hostblob_window_clear_sink(struct hostblob_window *window);
  * @bytes: sum of all host blobs, mapped or not (default: the window's size)
  * @blobs: host blobs (default 16384, or half of RLIMIT_NOFILE if that is less:
  *	each takes a file descriptor, and two mappings while it is mapped)
+ * @mapped_blobs: host blobs in the window at one time (default: @blobs)
  * @contexts: contexts (default 4096)
  * @resources: resource ids, the VMM's own included (default 65536)
+ * @context_bytes: sum of the host blobs that one context has made (default: @bytes)
+ * @context_blobs: host blobs that one context has made (default: @blobs)
+ *
+ * A context's share holds against the programs of a guest: its kernel makes the
+ * contexts, and blobs that outlive theirs count for the guest alone.
  */
 struct hostblob_limits {
 	uint64_t bytes;
 	uint32_t blobs;
+	uint32_t mapped_blobs;
 	uint32_t contexts;
 	uint32_t resources;
+	uint64_t context_bytes;
+	uint32_t context_blobs;
 };
 
 /**
@@ -259,8 +268,8 @@ int hostblob_blob_create(struct hostblob_device *device, uint32_t context_id,
  * @map_info: for RESP_OK_MAP_INFO
  *
  * Return: -ENOENT if there is no such blob, -EPERM without USE_MAPPABLE, -EBUSY
- * if it is mapped already, -EINVAL if it would not lie in the window or would
- * overlap another blob, or what the mapper said.
+ * if it is mapped already, -ENOSPC over a limit, -EINVAL if it would not lie in the
+ * window or would overlap another blob, or what the mapper said.
  */
 int hostblob_blob_map(struct hostblob_device *device, uint32_t resource_id,
 		      uint64_t offset, uint32_t *map_info);
@@ -338,6 +347,9 @@ struct hostblob_usage {
 };
 
 struct hostblob_usage hostblob_device_usage(const struct hostblob_device *device);
+
+/** hostblob_device_limits() - what it may hold, the defaults filled in */
+struct hostblob_limits hostblob_device_limits(const struct hostblob_device *device);
 
 /**
  * hostblob_virtio_response() - the VIRTIO_GPU_RESP_* for a result of the above

@@ -63,8 +63,8 @@ static int setup_small(void **state)
 {
 	struct fixture *fixture = calloc(1, sizeof(*fixture));
 
-	make_device(fixture, (struct hostblob_limits){ .bytes = 8 * PAGE, .blobs = 3, .contexts = 2,
-						       .resources = 4 });
+	make_device(fixture, (struct hostblob_limits){ .bytes = 8 * PAGE, .blobs = 3, .mapped_blobs = 2,
+						       .contexts = 2, .resources = 4 });
 	*state = fixture;
 	return 0;
 }
@@ -227,6 +227,79 @@ static void counts_are_limited(void **state)
 	assert_int_equal(hostblob_resource_register(fixture->device, 5), -ENOSPC);
 	assert_int_equal(hostblob_context_create(fixture->device, 2, 0), 0);
 	assert_int_equal(hostblob_context_create(fixture->device, 3, 0), -ENOSPC);
+}
+
+static void mapped_blobs_are_limited(void **state)
+{
+	struct fixture *fixture = *state;
+
+	for (uint32_t id = 1; id <= 3; id++)
+		assert_int_equal(create(fixture, id, 1), 0);
+	assert_int_equal(map(fixture, 1, 0), 0);
+	assert_int_equal(map(fixture, 2, PAGE), 0);
+	assert_int_equal(map(fixture, 3, 2 * PAGE), -ENOSPC);
+	assert_int_equal(hostblob_blob_unmap(fixture->device, 1), 0);
+	assert_int_equal(map(fixture, 3, 2 * PAGE), 0);
+	assert_int_equal(map(fixture, 1, 0), -ENOSPC);
+	assert_int_equal(hostblob_resource_unref(fixture->device, 2), 0);
+	assert_int_equal(map(fixture, 1, 0), 0);
+}
+
+static int create_in(struct fixture *fixture, uint32_t context, uint32_t id, uint64_t pages)
+{
+	return hostblob_blob_create(fixture->device, context, id, MAPPABLE, 0, pages * PAGE);
+}
+
+static int setup_shares(void **state)
+{
+	struct fixture *fixture = calloc(1, sizeof(*fixture));
+
+	make_device(fixture, (struct hostblob_limits){ .context_bytes = 4 * PAGE, .context_blobs = 2 });
+	assert_int_equal(hostblob_context_create(fixture->device, 2, 0), 0);
+	*state = fixture;
+	return 0;
+}
+
+static void contexts_have_shares(void **state)
+{
+	struct fixture *fixture = *state;
+
+	assert_int_equal(create_in(fixture, 1, 1, 5), -ENOSPC);
+	assert_int_equal(create_in(fixture, 1, 1, 3), 0);
+	assert_int_equal(create_in(fixture, 1, 2, 2), -ENOSPC);
+	assert_int_equal(create_in(fixture, 1, 2, 1), 0);
+	assert_int_equal(create_in(fixture, 2, 3, 1), 0);
+	assert_int_equal(create_in(fixture, 2, 4, 1), 0);
+	assert_int_equal(create_in(fixture, 2, 5, 1), -ENOSPC);
+	assert_int_equal(hostblob_resource_unref(fixture->device, 4), 0);
+	assert_int_equal(create_in(fixture, 2, 5, 3), 0);
+}
+
+/* A blob that outlives its context is no part of the next one with its id. */
+static void shares_are_not_inherited(void **state)
+{
+	struct fixture *fixture = *state;
+
+	assert_int_equal(create_in(fixture, 2, 1, 4), 0);
+	assert_int_equal(hostblob_context_destroy(fixture->device, 2), 0);
+	assert_int_equal(hostblob_context_create(fixture->device, 2, 0), 0);
+	assert_int_equal(create_in(fixture, 2, 2, 4), 0);
+	assert_int_equal(hostblob_resource_unref(fixture->device, 1), 0);
+	assert_int_equal(create_in(fixture, 2, 3, 1), -ENOSPC);
+}
+
+static void limits_have_defaults(void **state)
+{
+	struct fixture *fixture = *state;
+	struct hostblob_limits limits = hostblob_device_limits(fixture->device);
+
+	assert_int_equal(limits.bytes, WINDOW);
+	assert_int_equal(limits.context_bytes, WINDOW);
+	assert_in_range(limits.blobs, 1, 16384);
+	assert_int_equal(limits.mapped_blobs, limits.blobs);
+	assert_int_equal(limits.context_blobs, limits.blobs);
+	assert_int_equal(limits.contexts, 4096);
+	assert_int_equal(limits.resources, 65536);
 }
 
 static void reset_returns_everything(void **state)
@@ -866,6 +939,10 @@ int main(void)
 		WITH(create_checks_every_argument),
 		WITH_SMALL(bytes_are_limited_and_returned),
 		WITH_SMALL(counts_are_limited),
+		WITH_SMALL(mapped_blobs_are_limited),
+		cmocka_unit_test_setup_teardown(contexts_have_shares, setup_shares, teardown),
+		cmocka_unit_test_setup_teardown(shares_are_not_inherited, setup_shares, teardown),
+		WITH(limits_have_defaults),
 		WITH(reset_returns_everything),
 		WITH(map_shows_the_buffer_and_unmap_hides_it),
 		WITH(unref_of_a_mapped_blob_leaves_a_hole),
