@@ -43,6 +43,11 @@ static int lay(struct hostblob_window *window, uint64_t offset, uint64_t size, u
 	if (address == MAP_FAILED)
 		return -errno;
 	keep_private(address, size);
+	/*
+	 * As QEMU asks for all guest memory: what is laid later has to be like what
+	 * was there, or each hole that a guest makes is a mapping for good.
+	 */
+	madvise(address, size, MADV_HUGEPAGE);
 	return 0;
 }
 

@@ -457,6 +457,22 @@ static void window_is_aligned_and_its_holes_are_bounded(void **state)
 	hostblob_window_destroy(window);
 }
 
+/* As QEMU does with all guest memory; neighbours of other flags do not merge. */
+static void holes_cost_no_mappings(void **state)
+{
+	struct fixture *fixture = *state;
+	unsigned int mappings;
+
+	madvise(fixture->base, WINDOW, MADV_HUGEPAGE);
+	mappings = count_mappings();
+	for (uint64_t page = 1; page < WINDOW / PAGE; page += 2) {
+		assert_int_equal(create(fixture, 1, 1), 0);
+		assert_int_equal(map(fixture, 1, page * PAGE), 0);
+		assert_int_equal(hostblob_resource_unref(fixture->device, 1), 0);
+	}
+	assert_int_equal(count_mappings(), mappings);
+}
+
 static void window_sizes_are_checked(void **state)
 {
 	static const uint64_t bad[] = { 0, 1, PAGE / 2, 3 * PAGE, UINT64_MAX, 1ull << 63, 1ull << 60 };
@@ -951,6 +967,7 @@ int main(void)
 		WITH(map_needs_the_flag_and_happens_once),
 		WITH(cycles_leave_nothing_behind),
 		cmocka_unit_test(window_is_aligned_and_its_holes_are_bounded),
+		WITH(holes_cost_no_mappings),
 		cmocka_unit_test(window_sizes_are_checked),
 		WITH(failed_map_changes_nothing),
 		WITH(no_more_mappings_is_no_end),
