@@ -4,6 +4,7 @@
  * a guest says about them. Memory comes from an allocator and is placed by a
  * mapper; neither is called with a value that was not checked here.
  */
+#include "cross-domain.h"
 #include "hostblob.h"
 
 #include <errno.h>
@@ -16,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -27,12 +29,23 @@ struct range {
 	uint64_t size;
 };
 
+/* A context's claim on a resource. The key comes first: by_pair() takes a bare one. */
+struct attachment {
+	uint32_t key[2]; /* the context's id, the resource's id */
+	LIST_ENTRY(attachment) of_context;
+	LIST_ENTRY(attachment) of_resource;
+};
+
+LIST_HEAD(attachments, attachment);
+
 /* The id comes first in both: by_id() serves both trees and bare ids. */
 struct context {
 	uint32_t id;
 	uint32_t blobs;
 	uint64_t bytes;
 	uint64_t serial; /* tells it from another that had its id before */
+	struct cross_domain *cross_domain; /* NULL: of no capset */
+	struct attachments attachments;
 };
 
 struct resource {
@@ -47,6 +60,7 @@ struct resource {
 	struct hostblob_buffer buffer;
 	struct range range; /* in the window, while mapped */
 	struct hostblob_device *device;
+	struct attachments attachments;
 };
 
 struct hostblob_device {
@@ -56,6 +70,7 @@ struct hostblob_device {
 	uint64_t page_size;
 	void *contexts;	 /* trees of <search.h> */
 	void *resources;
+	void *attachments;
 	void *mapped; /* of struct range */
 	/*
 	 * For hostblob_device_lose(), which runs at any time: guards the tree of what
@@ -72,6 +87,14 @@ static int by_id(const void *a, const void *b)
 	const uint32_t *left = a, *right = b;
 
 	return (*left > *right) - (*left < *right);
+}
+
+static int by_pair(const void *a, const void *b)
+{
+	const uint32_t *left = a, *right = b;
+	int order = by_id(left, right);
+
+	return order ? order : by_id(left + 1, right + 1);
 }
 
 /* Ranges that overlap are equal, so that looking one up finds what is in its way. */
@@ -136,6 +159,10 @@ static void fill_in(struct hostblob_limits *limits, uint64_t window_size)
 		limits->context_bytes = limits->bytes;
 	if (!limits->context_blobs)
 		limits->context_blobs = limits->blobs;
+	if (!limits->attachments)
+		limits->attachments = 262144;
+	if (!limits->items)
+		limits->items = 1024;
 }
 
 int hostblob_device_create(const struct hostblob_config *config, struct hostblob_device **result)
@@ -219,21 +246,38 @@ static void free_resource(void *node)
 	free(resource);
 }
 
+static void free_context(void *node)
+{
+	struct context *context = node;
+
+	cross_domain_destroy(context->cross_domain);
+	free(context);
+}
+
 void hostblob_device_reset(struct hostblob_device *device)
 {
+	tdestroy(device->attachments, free);
 	tdestroy(device->resources, free_resource);
-	tdestroy(device->contexts, free);
+	tdestroy(device->contexts, free_context);
+	device->attachments = NULL;
 	device->resources = NULL;
 	device->contexts = NULL;
+	device->usage.attachments = 0;
 	device->usage.contexts = 0;
+}
+
+static bool has_cross_domain(const struct hostblob_device *device)
+{
+	return device->config.guest.write;
 }
 
 int hostblob_context_create(struct hostblob_device *device, uint32_t context_id,
 			    uint32_t context_init)
 {
+	bool cross_domain = context_init == HOSTBLOB_CAPSET_CROSS_DOMAIN && has_cross_domain(device);
 	struct context *context;
 
-	if (!context_id || context_init)
+	if (!context_id || (context_init && !cross_domain))
 		return -EINVAL;
 	if (find(&device->contexts, &context_id))
 		return -EALREADY;
@@ -244,12 +288,23 @@ int hostblob_context_create(struct hostblob_device *device, uint32_t context_id,
 		return -ENOMEM;
 	context->id = context_id;
 	context->serial = ++device->serials;
-	if (!tsearch(context, &device->contexts, by_id)) {
-		free(context);
+	if (cross_domain)
+		context->cross_domain = cross_domain_create();
+	if (cross_domain != !!context->cross_domain || !tsearch(context, &device->contexts, by_id)) {
+		free_context(context);
 		return -ENOMEM;
 	}
 	device->usage.contexts++;
 	return 0;
+}
+
+static void detach(struct hostblob_device *device, struct attachment *attachment)
+{
+	LIST_REMOVE(attachment, of_context);
+	LIST_REMOVE(attachment, of_resource);
+	tdelete(attachment, &device->attachments, by_pair);
+	free(attachment);
+	device->usage.attachments--;
 }
 
 int hostblob_context_destroy(struct hostblob_device *device, uint32_t context_id)
@@ -258,24 +313,65 @@ int hostblob_context_destroy(struct hostblob_device *device, uint32_t context_id
 
 	if (!context)
 		return -ESRCH;
+	while (!LIST_EMPTY(&context->attachments))
+		detach(device, LIST_FIRST(&context->attachments));
 	tdelete(context, &device->contexts, by_id);
-	free(context);
+	free_context(context);
 	device->usage.contexts--;
 	return 0;
+}
+
+static struct attachment *find_attachment(const struct hostblob_device *device, uint32_t context_id,
+					  uint32_t resource_id)
+{
+	const uint32_t key[2] = { context_id, resource_id };
+	void *const *node = tfind(key, &device->attachments, by_pair);
+
+	return node ? *node : NULL;
 }
 
 int hostblob_context_attach(struct hostblob_device *device, uint32_t context_id,
 			    uint32_t resource_id)
 {
-	if (!find(&device->contexts, &context_id))
+	struct context *context = find(&device->contexts, &context_id);
+	struct resource *resource = find(&device->resources, &resource_id);
+	struct attachment *attachment;
+
+	if (!context)
 		return -ESRCH;
-	return find(&device->resources, &resource_id) ? 0 : -ENOENT;
+	if (!resource)
+		return -ENOENT;
+	if (find_attachment(device, context_id, resource_id))
+		return 0;
+	if (device->usage.attachments >= device->limits.attachments)
+		return -ENOSPC;
+	attachment = malloc(sizeof(*attachment));
+	if (!attachment)
+		return -ENOMEM;
+	attachment->key[0] = context_id;
+	attachment->key[1] = resource_id;
+	if (!tsearch(attachment, &device->attachments, by_pair)) {
+		free(attachment);
+		return -ENOMEM;
+	}
+	LIST_INSERT_HEAD(&context->attachments, attachment, of_context);
+	LIST_INSERT_HEAD(&resource->attachments, attachment, of_resource);
+	device->usage.attachments++;
+	return 0;
 }
 
 int hostblob_context_detach(struct hostblob_device *device, uint32_t context_id,
 			    uint32_t resource_id)
 {
-	return hostblob_context_attach(device, context_id, resource_id);
+	struct attachment *attachment = find_attachment(device, context_id, resource_id);
+
+	if (!find(&device->contexts, &context_id))
+		return -ESRCH;
+	if (!find(&device->resources, &resource_id))
+		return -ENOENT;
+	if (attachment)
+		detach(device, attachment);
+	return 0;
 }
 
 /* Whether another resource may have this id. */
@@ -335,7 +431,9 @@ int hostblob_blob_create(struct hostblob_device *device, uint32_t context_id, ui
 		return result;
 	if (!context)
 		return -ESRCH;
-	if ((blob_flags & ~BLOB_FLAGS) || blob_id || !size || size % device->page_size)
+	if ((blob_flags & ~BLOB_FLAGS) || !size || size % device->page_size)
+		return -EINVAL;
+	if (context->cross_domain ? size != cross_domain_item_size(context->cross_domain, blob_id) : blob_id)
 		return -EINVAL;
 	if (!has_room(device, context, size))
 		return -ENOSPC;
@@ -462,8 +560,84 @@ int hostblob_resource_unref(struct hostblob_device *device, uint32_t resource_id
 
 	if (!resource)
 		return -ENOENT;
+	while (!LIST_EMPTY(&resource->attachments))
+		detach(device, LIST_FIRST(&resource->attachments));
 	tdelete(resource, &device->resources, by_id);
 	free_resource(resource);
+	return 0;
+}
+
+/* A context that submits commands. */
+struct submitter {
+	struct hostblob_device *device;
+	uint32_t context_id;
+};
+
+/*
+ * Only what the guest's kernel has attached to the context: the number is in a
+ * command that it does not read, and any process of the guest can write one.
+ */
+static int check_ring(void *opaque, uint32_t resource_id)
+{
+	const struct submitter *submitter = opaque;
+
+	if (!find_attachment(submitter->device, submitter->context_id, resource_id))
+		return -ENOENT;
+	return find_blob(submitter->device, resource_id) ? -EINVAL : 0;
+}
+
+static int write_ring(void *opaque, uint32_t resource_id, const void *data, uint64_t size)
+{
+	const struct submitter *submitter = opaque;
+	const struct hostblob_guest *guest = &submitter->device->config.guest;
+
+	return guest->write(guest->opaque, resource_id, data, size);
+}
+
+int hostblob_context_submit(struct hostblob_device *device, uint32_t context_id, const void *commands,
+			    uint64_t size)
+{
+	const struct context *context = find(&device->contexts, &context_id);
+	struct submitter submitter = { .device = device, .context_id = context_id };
+	const struct cross_domain_host host = {
+		.page_size = device->page_size,
+		.max_bytes = device->limits.bytes,
+		.max_items = device->limits.items,
+		.check_ring = check_ring,
+		.write = write_ring,
+		.opaque = &submitter,
+	};
+
+	if (!context)
+		return -ESRCH;
+	if (size > HOSTBLOB_SUBMIT_MAX || (size && !context->cross_domain))
+		return -EINVAL;
+	return size ? cross_domain_submit(context->cross_domain, &host, commands, size) : 0;
+}
+
+int hostblob_capset_query(const struct hostblob_device *device, uint32_t index,
+			  struct hostblob_capset *capset)
+{
+	if (index || !has_cross_domain(device))
+		return -EINVAL;
+	*capset = (struct hostblob_capset){
+		.id = HOSTBLOB_CAPSET_CROSS_DOMAIN,
+		.max_version = 0,
+		.size = sizeof(struct hostblob_cross_domain),
+	};
+	return 0;
+}
+
+int hostblob_capset_read(const struct hostblob_device *device, uint32_t id, uint32_t version,
+			 struct hostblob_cross_domain *data)
+{
+	if (id != HOSTBLOB_CAPSET_CROSS_DOMAIN || version || !has_cross_domain(device))
+		return -EINVAL;
+	*data = (struct hostblob_cross_domain){
+		.version = 1,
+		.supports_dmabuf = 1,
+		.supports_external_gpu_memory = 1,
+	};
 	return 0;
 }
 

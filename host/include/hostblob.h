@@ -148,6 +148,20 @@ void hostblob_window_clear_sink(struct hostblob_window *window);
 /* --- The device ------------------------------------------------------------ */
 
 /**
+ * struct hostblob_guest - how the device writes to the guest's memory
+ * @write: write @size bytes, at most a page, to the start of what backs a resource
+ *	that the VMM registered. Return: 0, or -EINVAL if the resource has no backing
+ *	or a smaller one. It must not call the device.
+ * @opaque: handed to it
+ *
+ * Without it the device offers no capset.
+ */
+struct hostblob_guest {
+	int (*write)(void *opaque, uint32_t resource_id, const void *data, uint64_t size);
+	void *opaque;
+};
+
+/**
  * struct hostblob_limits - what one guest may hold; 0 means the default
  * @bytes: sum of all host blobs, mapped or not (default: the window's size)
  * @blobs: host blobs (default 16384, or half of RLIMIT_NOFILE if that is less:
@@ -155,6 +169,8 @@ void hostblob_window_clear_sink(struct hostblob_window *window);
  * @mapped_blobs: host blobs in the window at one time (default: @blobs)
  * @contexts: contexts (default 4096)
  * @resources: resource ids, the VMM's own included (default 65536)
+ * @attachments: pairs of a context and a resource that it may use (default 262144)
+ * @items: kinds of images that one context may ask for (default 1024)
  * @context_bytes: sum of the host blobs that one context has made (default: @bytes)
  * @context_blobs: host blobs that one context has made (default: @blobs)
  *
@@ -167,6 +183,8 @@ struct hostblob_limits {
 	uint32_t mapped_blobs;
 	uint32_t contexts;
 	uint32_t resources;
+	uint32_t attachments;
+	uint32_t items;
 	uint64_t context_bytes;
 	uint32_t context_blobs;
 };
@@ -177,6 +195,7 @@ struct hostblob_limits {
  * @mapper: copied
  * @window_size: bytes that @mapper can place buffers in; a power of two, or 0
  *	where blobs can be made but not mapped
+ * @guest: copied; all NULL is fine
  * @limits: copied
  * @cached_only: guests get all memory as write-back, whatever @map_info tells
  *	them, as with KVM on Intel CPUs where the guest's PAT is ignored. The
@@ -191,6 +210,7 @@ struct hostblob_config {
 	struct hostblob_allocator *allocator;
 	struct hostblob_mapper mapper;
 	uint64_t window_size;
+	struct hostblob_guest guest;
 	struct hostblob_limits limits;
 	bool cached_only;
 	void (*log)(void *opaque, const char *line);
@@ -214,8 +234,9 @@ void hostblob_device_reset(struct hostblob_device *device);
 
 /**
  * hostblob_context_create() - VIRTIO_GPU_CMD_CTX_CREATE
- * @context_init: as on the wire; bits 0 to 7 are the capset id. Only 0 is
- *	known: the device has no capsets.
+ * @context_init: as on the wire; bits 0 to 7 are the capset id. 0 is a context of no
+ *	capset, whose blobs are linear memory; the other one that is known is
+ *	HOSTBLOB_CAPSET_CROSS_DOMAIN.
  *
  * Return: -EALREADY if the id is in use, -EINVAL for id 0 or an unknown capset,
  * -ENOSPC over the limit, -ENOMEM.
@@ -229,8 +250,12 @@ int hostblob_context_destroy(struct hostblob_device *device, uint32_t context_id
 /**
  * hostblob_context_attach() - VIRTIO_GPU_CMD_CTX_ATTACH_RESOURCE
  *
+ * A context has the device write to no resource but those attached to it. The end of
+ * either detaches them.
+ *
  * Return: -ESRCH if there is no such context, -ENOENT if there is no such
- * resource. Attaching twice is no error.
+ * resource, -ENOSPC over the limit, -ENOMEM. Attaching twice is no error, nor is
+ * detaching what is not attached.
  */
 int hostblob_context_attach(struct hostblob_device *device, uint32_t context_id,
 			    uint32_t resource_id);
@@ -250,8 +275,10 @@ int hostblob_resource_register(struct hostblob_device *device, uint32_t resource
  * hostblob_blob_create() - RESOURCE_CREATE_BLOB of VIRTIO_GPU_BLOB_MEM_HOST3D
  * @context_id: the command header's; the context must exist
  * @blob_flags: VIRTIO_GPU_BLOB_FLAG_USE_*
- * @blob_id: 0 asks for linear memory of @size; nothing else is known
- * @size: bytes; a non-zero multiple of the page size
+ * @blob_id: in a context of no capset 0, which asks for linear memory of @size; in one
+ *	of HOSTBLOB_CAPSET_CROSS_DOMAIN an id that the context was told
+ * @size: bytes; a non-zero multiple of the page size, and that of the image if @blob_id
+ *	stands for one
  *
  * Return: -EINVAL for a value that no device would take, -EEXIST if the id is in
  * use, -ESRCH if there is no such context, -ENOSPC over a limit, -ENOMEM if the
@@ -344,12 +371,80 @@ struct hostblob_usage {
 	uint32_t mapped_blobs;
 	uint32_t contexts;
 	uint32_t resources;
+	uint32_t attachments;
 };
 
 struct hostblob_usage hostblob_device_usage(const struct hostblob_device *device);
 
 /** hostblob_device_limits() - what it may hold, the defaults filled in */
 struct hostblob_limits hostblob_device_limits(const struct hostblob_device *device);
+
+/* --- Cross-domain: images as a ChromeOS guest allocates them ----------------- */
+
+/** The capset's id; the virtio headers of Linux 6.12 don't have it. */
+#define HOSTBLOB_CAPSET_CROSS_DOMAIN 5
+
+/** The most bytes of commands that are taken at a time. */
+#define HOSTBLOB_SUBMIT_MAX 65536
+
+/**
+ * struct hostblob_capset - RESP_OK_CAPSET_INFO
+ * @size: of what hostblob_capset_read() gives
+ */
+struct hostblob_capset {
+	uint32_t id;
+	uint32_t max_version;
+	uint32_t size;
+};
+
+/**
+ * struct hostblob_cross_domain - the capset's data, little-endian as on the wire
+ * @supported_channels: none: the guest can allocate, but reach no Wayland compositor
+ */
+struct hostblob_cross_domain {
+	uint32_t version;
+	uint32_t supported_channels;
+	uint32_t supports_dmabuf;
+	uint32_t supports_external_gpu_memory;
+};
+
+/**
+ * hostblob_capset_query() - VIRTIO_GPU_CMD_GET_CAPSET_INFO
+ *
+ * Return: 0, or -EINVAL for an index that is too high; there is one capset, or none.
+ */
+int hostblob_capset_query(const struct hostblob_device *device, uint32_t index,
+			  struct hostblob_capset *capset);
+
+/**
+ * hostblob_capset_read() - VIRTIO_GPU_CMD_GET_CAPSET
+ *
+ * Return: 0, or -EINVAL for an id or a version that is not offered.
+ */
+int hostblob_capset_read(const struct hostblob_device *device, uint32_t id, uint32_t version,
+			 struct hostblob_cross_domain *data);
+
+/**
+ * hostblob_context_submit() - VIRTIO_GPU_CMD_SUBMIT_3D
+ * @commands: of a context of HOSTBLOB_CAPSET_CROSS_DOMAIN. They are read once; the
+ *	guest must not be able to change them meanwhile.
+ * @size: bytes; 0 is fine in any context
+ *
+ * All is done when it returns: fences of any ring can be signalled. Known commands:
+ * INIT, in its three sizes, names the ring, a resource of the VMM's own that is
+ * attached to the context. GET_IMAGE_REQUIREMENTS answers there, with how a linear
+ * image is laid out and the id to make blobs of it with; the answer to what can't be
+ * is an error and zeros. POLL does nothing.
+ *
+ * On failure the commands before the one that failed were done, none after it.
+ *
+ * Return: -ESRCH if there is no such context, -EINVAL for commands that are none,
+ * -ENOTSUP for channels, other commands, unknown formats and protected memory,
+ * -ENOENT if the ring is not attached, -ENOSPC if an image is larger than the guest's
+ * limit or there are too many kinds of them, -ENOMEM, or what the VMM's write said.
+ */
+int hostblob_context_submit(struct hostblob_device *device, uint32_t context_id,
+			    const void *commands, uint64_t size);
 
 /**
  * hostblob_virtio_response() - the VIRTIO_GPU_RESP_* for a result of the above

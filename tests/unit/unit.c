@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 #include <dirent.h>
+#include <drm_fourcc.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/virtio_gpu.h>
@@ -34,7 +35,22 @@ struct fixture {
 	struct hostblob_window *window;
 	struct hostblob_device *device;
 	uint8_t *base;
+	uint32_t ring; /* the resource that has guest memory behind it */
+	uint8_t ring_data[64];
+	unsigned int ring_writes;
 };
+
+static int write_to_guest(void *opaque, uint32_t resource_id, const void *data, uint64_t size)
+{
+	struct fixture *fixture = opaque;
+
+	if (resource_id != fixture->ring)
+		return -EINVAL;
+	assert_true(size <= sizeof(fixture->ring_data));
+	memcpy(fixture->ring_data, data, size);
+	fixture->ring_writes++;
+	return 0;
+}
 
 static void make_device(struct fixture *fixture, struct hostblob_limits limits)
 {
@@ -46,6 +62,7 @@ static void make_device(struct fixture *fixture, struct hostblob_limits limits)
 	fixture->base = hostblob_window_base(fixture->window);
 	config.allocator = fixture->allocator;
 	config.mapper = hostblob_window_mapper(fixture->window);
+	config.guest = (struct hostblob_guest){ write_to_guest, fixture };
 	assert_int_equal(hostblob_device_create(&config, &fixture->device), 0);
 	assert_int_equal(hostblob_context_create(fixture->device, 1, 0), 0);
 }
@@ -64,7 +81,8 @@ static int setup_small(void **state)
 	struct fixture *fixture = calloc(1, sizeof(*fixture));
 
 	make_device(fixture, (struct hostblob_limits){ .bytes = 8 * PAGE, .blobs = 3, .mapped_blobs = 2,
-						       .contexts = 2, .resources = 4 });
+						       .contexts = 2, .resources = 4, .attachments = 3,
+						       .items = 2 });
 	*state = fixture;
 	return 0;
 }
@@ -124,6 +142,7 @@ static void assert_empty(struct fixture *fixture)
 	assert_int_equal(usage.blobs, 0);
 	assert_int_equal(usage.mapped_blobs, 0);
 	assert_int_equal(usage.resources, 0);
+	assert_int_equal(usage.attachments, 0);
 }
 
 /* --- ids ------------------------------------------------------------------ */
@@ -134,7 +153,7 @@ static void context_ids_are_checked(void **state)
 
 	assert_int_equal(hostblob_context_create(fixture->device, 0, 0), -EINVAL);
 	assert_int_equal(hostblob_context_create(fixture->device, 1, 0), -EALREADY);
-	assert_int_equal(hostblob_context_create(fixture->device, 2, 5), -EINVAL);
+	assert_int_equal(hostblob_context_create(fixture->device, 2, 6), -EINVAL);
 	assert_int_equal(hostblob_context_create(fixture->device, 2, 1u << 31), -EINVAL);
 	assert_int_equal(hostblob_context_destroy(fixture->device, 2), -ESRCH);
 	assert_int_equal(hostblob_context_create(fixture->device, UINT32_MAX, 0), 0);
@@ -876,6 +895,404 @@ static void memory_that_fails_costs_the_blob_only(void **state)
 	assert_int_equal(count_files(), files);
 }
 
+/* --- cross-domain ------------------------------------------------------------ */
+
+#define CAPSET HOSTBLOB_CAPSET_CROSS_DOMAIN
+#define RING 100
+#define PROTECTED (1u << 8) /* minigbm's BO_USE_PROTECTED */
+
+/* The answer to GET_IMAGE_REQUIREMENTS, as the protocol has it. */
+struct requirements {
+	uint32_t strides[4];
+	uint32_t offsets[4];
+	uint64_t modifier;
+	uint64_t size;
+	uint32_t blob_id;
+	uint32_t map_info;
+	int32_t indices[2];
+};
+
+static int submit(struct fixture *fixture, uint32_t context, const uint32_t *words, uint64_t bytes)
+{
+	/* Exactly as long, so that the sanitizer sees what is read beyond the end. */
+	uint8_t *commands = malloc(bytes);
+	int result;
+
+	if (bytes)
+		memcpy(commands, words, bytes);
+	result = hostblob_context_submit(fixture->device, context, commands, bytes);
+	free(commands);
+	return result;
+}
+
+/* A command's first word: its number and its size. */
+static uint32_t header(uint32_t command, uint32_t size)
+{
+	return command | size << 16;
+}
+
+static int initialize(struct fixture *fixture, uint32_t context, uint32_t ring)
+{
+	const uint32_t words[] = { header(1, 16), 0, ring, 0 };
+
+	return submit(fixture, context, words, sizeof(words));
+}
+
+/* A context of the capset with a ring, as minigbm makes it. */
+static void begin(struct fixture *fixture, uint32_t context)
+{
+	fixture->ring = RING;
+	hostblob_resource_register(fixture->device, RING);
+	assert_int_equal(hostblob_context_create(fixture->device, context, CAPSET), 0);
+	assert_int_equal(hostblob_context_attach(fixture->device, context, RING), 0);
+	assert_int_equal(initialize(fixture, context, RING), 0);
+}
+
+static int ask(struct fixture *fixture, uint32_t context, uint32_t width, uint32_t height, uint32_t format,
+	       uint32_t flags, struct requirements *answer)
+{
+	const uint32_t words[] = { header(2, 24), 0, width, height, format, flags };
+	int result;
+
+	memset(fixture->ring_data, 0xee, sizeof(fixture->ring_data));
+	result = submit(fixture, context, words, sizeof(words));
+	memcpy(answer, fixture->ring_data, sizeof(*answer));
+	return result;
+}
+
+static void capset_says_allocation_only(void **state)
+{
+	struct fixture *fixture = *state;
+	struct hostblob_config config = { .allocator = fixture->allocator };
+	struct hostblob_cross_domain data = { 0 };
+	struct hostblob_device *without;
+	struct hostblob_capset capset;
+
+	assert_int_equal(hostblob_capset_query(fixture->device, 0, &capset), 0);
+	assert_int_equal(capset.id, 5);
+	assert_int_equal(capset.max_version, 0);
+	assert_int_equal(capset.size, 16);
+	assert_int_equal(hostblob_capset_query(fixture->device, 1, &capset), -EINVAL);
+	assert_int_equal(hostblob_capset_query(fixture->device, UINT32_MAX, &capset), -EINVAL);
+	assert_int_equal(hostblob_capset_read(fixture->device, 5, 0, &data), 0);
+	assert_int_equal(data.version, 1);
+	assert_int_equal(data.supported_channels, 0);
+	assert_int_equal(data.supports_dmabuf, 1);
+	assert_int_equal(data.supports_external_gpu_memory, 1);
+	assert_int_equal(hostblob_capset_read(fixture->device, 5, 1, &data), -EINVAL);
+	assert_int_equal(hostblob_capset_read(fixture->device, 0, 0, &data), -EINVAL);
+
+	/* A VMM that can't write to the guest has no capset. */
+	assert_int_equal(hostblob_device_create(&config, &without), 0);
+	assert_int_equal(hostblob_capset_query(without, 0, &capset), -EINVAL);
+	assert_int_equal(hostblob_capset_read(without, 5, 0, &data), -EINVAL);
+	assert_int_equal(hostblob_context_create(without, 1, CAPSET), -EINVAL);
+	hostblob_device_destroy(without);
+}
+
+static void init_has_three_sizes(void **state)
+{
+	const uint32_t words[] = { header(1, 36), 0, RING, 0, 0, 1, 2, 3, 4 };
+	struct fixture *fixture = *state;
+	struct requirements answer;
+
+	assert_int_equal(hostblob_resource_register(fixture->device, RING), 0);
+	fixture->ring = RING;
+	for (uint32_t size = 0; size <= 36; size++) {
+		bool known = size == 16 || size == 20 || size == 36;
+		uint32_t copy[9];
+
+		memcpy(copy, words, sizeof(copy));
+		copy[0] = header(1, size);
+		assert_int_equal(hostblob_context_create(fixture->device, 2, CAPSET), 0);
+		assert_int_equal(hostblob_context_attach(fixture->device, 2, RING), 0);
+		assert_int_equal(submit(fixture, 2, copy, size), known || !size ? 0 : -EINVAL);
+		assert_int_equal(ask(fixture, 2, 1, 1, DRM_FORMAT_R8, 0, &answer), known ? 0 : -EINVAL);
+		assert_int_equal(hostblob_context_destroy(fixture->device, 2), 0);
+	}
+}
+
+static void channels_are_refused(void **state)
+{
+	const uint32_t first[] = { header(1, 16), 0, RING, 1 };
+	const uint32_t later[] = { header(1, 20), 0, RING, RING, 0x10 };
+	struct fixture *fixture = *state;
+	struct requirements answer;
+
+	fixture->ring = RING;
+	assert_int_equal(hostblob_resource_register(fixture->device, RING), 0);
+	assert_int_equal(hostblob_context_create(fixture->device, 2, CAPSET), 0);
+	assert_int_equal(hostblob_context_attach(fixture->device, 2, RING), 0);
+	assert_int_equal(submit(fixture, 2, first, sizeof(first)), -ENOTSUP);
+	assert_int_equal(submit(fixture, 2, later, sizeof(later)), -ENOTSUP);
+	assert_int_equal(ask(fixture, 2, 1, 1, DRM_FORMAT_R8, 0, &answer), -EINVAL);
+	assert_int_equal(initialize(fixture, 2, RING), 0);
+	assert_int_equal(initialize(fixture, 2, RING), -EBUSY);
+}
+
+/* Any process of the guest can name any resource: only the kernel attaches them. */
+static void ring_must_be_attached_to_its_context(void **state)
+{
+	struct fixture *fixture = *state;
+	struct hostblob_device *device = fixture->device;
+	struct requirements answer;
+
+	fixture->ring = RING;
+	assert_int_equal(hostblob_resource_register(device, RING), 0);
+	assert_int_equal(hostblob_context_create(device, 2, CAPSET), 0);
+	assert_int_equal(hostblob_context_create(device, 3, CAPSET), 0);
+	assert_int_equal(hostblob_context_attach(device, 3, RING), 0);
+	assert_int_equal(initialize(fixture, 2, RING), -ENOENT);
+	assert_int_equal(initialize(fixture, 2, 99), -ENOENT);
+	assert_int_equal(hostblob_context_attach(device, 2, RING), 0);
+	assert_int_equal(initialize(fixture, 2, RING), 0);
+	assert_int_equal(ask(fixture, 2, 1, 1, DRM_FORMAT_R8, 0, &answer), 0);
+	assert_int_equal(fixture->ring_writes, 1);
+
+	assert_int_equal(hostblob_context_detach(device, 2, RING), 0);
+	assert_int_equal(ask(fixture, 2, 1, 1, DRM_FORMAT_R8, 0, &answer), -ENOENT);
+	assert_int_equal(hostblob_context_attach(device, 2, RING), 0);
+	assert_int_equal(ask(fixture, 2, 1, 1, DRM_FORMAT_R8, 0, &answer), 0);
+
+	/* The id is another process's now. */
+	assert_int_equal(hostblob_resource_unref(device, RING), 0);
+	assert_int_equal(hostblob_resource_register(device, RING), 0);
+	assert_int_equal(ask(fixture, 2, 1, 1, DRM_FORMAT_R8, 0, &answer), -ENOENT);
+	assert_int_equal(fixture->ring_writes, 2);
+
+	/* What the VMM does not back is no ring. */
+	assert_int_equal(hostblob_context_create(device, 4, CAPSET), 0);
+	assert_int_equal(create(fixture, 5, 1), 0);
+	assert_int_equal(hostblob_context_attach(device, 4, 5), 0);
+	assert_int_equal(initialize(fixture, 4, 5), -EINVAL);
+	assert_int_equal(hostblob_context_attach(device, 4, RING), 0);
+	assert_int_equal(initialize(fixture, 4, RING), 0);
+	fixture->ring = 0;
+	assert_int_equal(ask(fixture, 4, 1, 1, DRM_FORMAT_R8, 0, &answer), -EINVAL);
+	assert_int_equal(hostblob_context_destroy(device, 4), 0);
+	assert_int_equal(hostblob_context_destroy(device, 3), 0);
+	assert_int_equal(hostblob_device_usage(device).attachments, 0);
+}
+
+/* Whether each row has room for its pixels and no row shares a byte with another. */
+static void images_have_the_layout_of_their_format(void **state)
+{
+	/* Bytes of a row of @samples samples in each plane, for 1 x 1 or 2 x 2 pixels. */
+	static const struct {
+		uint32_t format;
+		uint32_t bytes[3];
+	} formats[] = {
+		{ DRM_FORMAT_R8, { 1 } },	    { DRM_FORMAT_R16, { 2 } },
+		{ DRM_FORMAT_GR88, { 2 } },	    { DRM_FORMAT_RG88, { 2 } },
+		{ DRM_FORMAT_RGB565, { 2 } },	    { DRM_FORMAT_RGB888, { 3 } },
+		{ DRM_FORMAT_BGR888, { 3 } },	    { DRM_FORMAT_XRGB8888, { 4 } },
+		{ DRM_FORMAT_ARGB8888, { 4 } },	    { DRM_FORMAT_XBGR8888, { 4 } },
+		{ DRM_FORMAT_ABGR8888, { 4 } },	    { DRM_FORMAT_XRGB2101010, { 4 } },
+		{ DRM_FORMAT_ARGB2101010, { 4 } },  { DRM_FORMAT_XBGR2101010, { 4 } },
+		{ DRM_FORMAT_ABGR2101010, { 4 } },  { DRM_FORMAT_ABGR16161616F, { 8 } },
+		{ DRM_FORMAT_NV12, { 1, 2 } },	    { DRM_FORMAT_NV21, { 1, 2 } },
+		{ DRM_FORMAT_P010, { 2, 4 } },	    { DRM_FORMAT_YUV420, { 1, 1, 1 } },
+		{ DRM_FORMAT_YVU420, { 1, 1, 1 } }, { fourcc_code('9', '9', '9', '7'), { 1, 1, 1 } },
+	};
+	static const uint32_t sizes[][2] = { { 1, 1 }, { 2, 2 }, { 3, 5 }, { 255, 3 }, { 257, 7 }, { 129, 33 } };
+	struct fixture *fixture = *state;
+	uint32_t id = 1;
+
+	begin(fixture, 2);
+	for (unsigned int i = 0; i < sizeof(formats) / sizeof(formats[0]); i++) {
+		for (unsigned int j = 0; j < sizeof(sizes) / sizeof(sizes[0]); j++) {
+			uint32_t width = sizes[j][0], height = sizes[j][1];
+			struct requirements answer;
+			uint64_t end = 0;
+
+			assert_int_equal(ask(fixture, 2, width, height, formats[i].format, 0, &answer), 0);
+			for (unsigned int plane = 0; plane < 4; plane++) {
+				uint32_t bytes = plane < 3 ? formats[i].bytes[plane] : 0;
+				uint64_t samples = plane ? (width + 1) / 2 : width;
+				uint64_t rows = plane ? (height + 1) / 2 : height;
+
+				if (!bytes) {
+					assert_int_equal(answer.strides[plane], 0);
+					assert_int_equal(answer.offsets[plane], 0);
+					continue;
+				}
+				assert_true(answer.strides[plane] >= samples * bytes);
+				assert_true(answer.strides[plane] < samples * bytes + 512);
+				assert_int_equal(answer.strides[plane] % 256, 0);
+				assert_int_equal(answer.offsets[plane] % 256, 0);
+				assert_int_equal(answer.offsets[plane], end);
+				end += answer.strides[plane] * rows;
+			}
+			if (formats[i].bytes[2])
+				assert_int_equal(answer.strides[0], 2 * answer.strides[1]);
+			assert_true(answer.size >= end && answer.size < end + PAGE);
+			assert_int_equal(answer.size % PAGE, 0);
+			assert_int_equal(answer.modifier, 0);
+			assert_int_equal(answer.blob_id, id++);
+			assert_int_equal(answer.map_info, VIRTIO_GPU_MAP_CACHE_CACHED);
+			assert_int_equal(answer.indices[0], -1);
+			assert_int_equal(answer.indices[1], -1);
+		}
+	}
+}
+
+static void impossible_images_are_answered_with_zeros(void **state)
+{
+	static const struct {
+		uint32_t width, height, format, flags;
+		int result;
+	} bad[] = {
+		{ 0, 1, DRM_FORMAT_R8, 0, -EINVAL },
+		{ 1, 0, DRM_FORMAT_R8, 0, -EINVAL },
+		{ 1, 1, 0, 0, -ENOTSUP },
+		{ 1, 1, UINT32_MAX, 0, -ENOTSUP },
+		{ 1, 1, DRM_FORMAT_YUYV, 0, -ENOTSUP },
+		{ 1, 1, DRM_FORMAT_R8, PROTECTED, -ENOTSUP },
+		{ WINDOW + 1, 1, DRM_FORMAT_R8, 0, -ENOSPC },
+		{ 1, WINDOW / 256 + 1, DRM_FORMAT_R8, 0, -ENOSPC },
+		{ UINT32_MAX, 1, DRM_FORMAT_R8, 0, -EINVAL },
+		{ 1u << 30, 1, DRM_FORMAT_XRGB8888, 0, -EINVAL },
+		{ UINT32_MAX, UINT32_MAX, DRM_FORMAT_ABGR16161616F, 0, -EINVAL },
+		{ UINT32_MAX - 255, UINT32_MAX, DRM_FORMAT_R8, 0, -ENOSPC },
+		{ 1u << 20, 1u << 12, DRM_FORMAT_NV12, 0, -EINVAL },
+		{ UINT32_MAX - 511, UINT32_MAX, DRM_FORMAT_YVU420, 0, -EINVAL },
+	};
+	struct fixture *fixture = *state;
+	struct requirements answer, zeros = { 0 };
+
+	begin(fixture, 2);
+	for (unsigned int i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		assert_int_equal(ask(fixture, 2, bad[i].width, bad[i].height, bad[i].format, bad[i].flags, &answer),
+				 bad[i].result);
+		assert_memory_equal(&answer, &zeros, sizeof(answer));
+	}
+	assert_int_equal(ask(fixture, 2, WINDOW, 1, DRM_FORMAT_R8, 0, &answer), 0);
+	assert_int_equal(answer.size, WINDOW);
+	assert_int_equal(answer.blob_id, 1);
+}
+
+static void same_image_has_the_same_id_and_ids_are_limited(void **state)
+{
+	struct fixture *fixture = *state;
+	struct requirements answer, zeros = { 0 };
+
+	begin(fixture, 2);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(ask(fixture, 2, 5, 5, DRM_FORMAT_R8, 0, &answer), 0);
+		assert_int_equal(answer.blob_id, 1);
+	}
+	assert_int_equal(ask(fixture, 2, 5, 5, DRM_FORMAT_R8, 1, &answer), 0);
+	assert_int_equal(answer.blob_id, 2);
+	assert_int_equal(ask(fixture, 2, 5, 6, DRM_FORMAT_R8, 0, &answer), -ENOSPC);
+	assert_memory_equal(&answer, &zeros, sizeof(answer));
+	assert_int_equal(ask(fixture, 2, 5, 5, DRM_FORMAT_R8, 1, &answer), 0);
+	assert_int_equal(answer.blob_id, 2);
+}
+
+static void blobs_of_an_image_have_its_size(void **state)
+{
+	struct fixture *fixture = *state;
+	struct hostblob_device *device = fixture->device;
+	struct requirements answer;
+
+	begin(fixture, 2);
+	assert_int_equal(ask(fixture, 2, 65, 33, DRM_FORMAT_NV12, 0, &answer), 0);
+	for (uint32_t id = 1; id <= 3; id++)
+		assert_int_equal(hostblob_blob_create(device, 2, id, MAPPABLE, answer.blob_id, answer.size), 0);
+	assert_int_equal(hostblob_blob_create(device, 2, 4, MAPPABLE, answer.blob_id, answer.size + PAGE), -EINVAL);
+	assert_int_equal(hostblob_blob_create(device, 2, 4, MAPPABLE, answer.blob_id, answer.size - PAGE), -EINVAL);
+	assert_int_equal(hostblob_blob_create(device, 2, 4, MAPPABLE, answer.blob_id + 1, answer.size), -EINVAL);
+	assert_int_equal(hostblob_blob_create(device, 2, 4, MAPPABLE, UINT64_MAX, answer.size), -EINVAL);
+	assert_int_equal(hostblob_blob_create(device, 2, 4, MAPPABLE, 1ull << 32 | answer.blob_id, answer.size), -EINVAL);
+	assert_int_equal(hostblob_blob_create(device, 2, 4, MAPPABLE, 0, answer.size), -EINVAL);
+	/* The id is that context's alone. */
+	assert_int_equal(hostblob_blob_create(device, 1, 4, MAPPABLE, answer.blob_id, answer.size), -EINVAL);
+	assert_int_equal(hostblob_context_create(device, 3, CAPSET), 0);
+	assert_int_equal(hostblob_blob_create(device, 3, 4, MAPPABLE, answer.blob_id, answer.size), -EINVAL);
+	assert_int_equal(map(fixture, 1, 0), 0);
+	assert_int_equal(hostblob_context_destroy(device, 2), 0);
+	fixture->base[0] = 1;
+}
+
+static void packed_commands_are_walked_safely(void **state)
+{
+	const uint32_t packed[] = { header(3, 8), 0, header(2, 24), 0, 3, 3, DRM_FORMAT_R8, 0,
+				    header(3, 8), 0, header(2, 24), 0, 9, 9, DRM_FORMAT_R8, 0 };
+	struct fixture *fixture = *state;
+
+	begin(fixture, 2);
+	assert_int_equal(submit(fixture, 2, packed, sizeof(packed)), 0);
+	assert_int_equal(fixture->ring_writes, 2);
+	/* Cut off anywhere, what was whole before the cut is done. */
+	for (uint64_t bytes = 0; bytes < sizeof(packed); bytes++) {
+		bool whole = bytes == 0 || bytes == 8 || bytes == 32 || bytes == 40;
+
+		fixture->ring_writes = 0;
+		assert_int_equal(submit(fixture, 2, packed, bytes), whole ? 0 : -EINVAL);
+		assert_int_equal(fixture->ring_writes, bytes >= 32);
+	}
+	for (uint32_t size = 0; size < 8; size++) {
+		const uint32_t small[] = { header(3, size), 0 };
+
+		assert_int_equal(submit(fixture, 2, small, sizeof(small)), -EINVAL);
+	}
+	for (uint32_t size = 9; size < 0x10000; size += 997) {
+		const uint32_t beyond[] = { header(3, size), 0 };
+
+		assert_int_equal(submit(fixture, 2, beyond, sizeof(beyond)), -EINVAL);
+	}
+	for (uint32_t command = 0; command < 256; command++) {
+		const uint32_t unknown[] = { header(command, 8), 0 };
+		int expected = command == 1 || command == 2 ? -EINVAL : command == 3 ? 0 : -ENOTSUP;
+
+		assert_int_equal(submit(fixture, 2, unknown, sizeof(unknown)), expected);
+	}
+}
+
+static void only_contexts_of_the_capset_take_commands(void **state)
+{
+	const uint32_t poll[] = { header(3, 8), 0 };
+	struct fixture *fixture = *state;
+	uint32_t *large = calloc(1, HOSTBLOB_SUBMIT_MAX + 8);
+
+	begin(fixture, 2);
+	assert_int_equal(submit(fixture, 2, poll, sizeof(poll)), 0);
+	assert_int_equal(submit(fixture, 1, poll, sizeof(poll)), -EINVAL);
+	assert_int_equal(submit(fixture, 1, poll, 0), 0);
+	assert_int_equal(submit(fixture, 3, poll, sizeof(poll)), -ESRCH);
+	assert_int_equal(submit(fixture, 3, poll, 0), -ESRCH);
+	for (uint32_t i = 0; i < HOSTBLOB_SUBMIT_MAX / 8 + 1; i++)
+		large[2 * i] = poll[0];
+	assert_int_equal(submit(fixture, 2, large, HOSTBLOB_SUBMIT_MAX), 0);
+	assert_int_equal(submit(fixture, 2, large, HOSTBLOB_SUBMIT_MAX + 8), -EINVAL);
+	free(large);
+}
+
+static void attachments_are_limited_and_returned(void **state)
+{
+	struct fixture *fixture = *state;
+	struct hostblob_device *device = fixture->device;
+
+	for (uint32_t id = 1; id <= 4; id++)
+		assert_int_equal(hostblob_resource_register(device, id), 0);
+	for (int round = 0; round < 2; round++) {
+		for (uint32_t id = 1; id <= 3; id++)
+			assert_int_equal(hostblob_context_attach(device, 1, id), 0);
+		assert_int_equal(hostblob_context_attach(device, 1, 4), -ENOSPC);
+		assert_int_equal(hostblob_context_attach(device, 1, 3), 0);
+		assert_int_equal(hostblob_resource_unref(device, 2), 0);
+		assert_int_equal(hostblob_resource_register(device, 2), 0);
+		assert_int_equal(hostblob_context_attach(device, 1, 4), 0);
+		assert_int_equal(hostblob_device_usage(device).attachments, 3);
+		assert_int_equal(hostblob_context_destroy(device, 1), 0);
+		assert_int_equal(hostblob_device_usage(device).attachments, 0);
+		assert_int_equal(hostblob_context_create(device, 1, 0), 0);
+	}
+	assert_int_equal(hostblob_context_attach(device, 1, 1), 0);
+	hostblob_device_reset(device);
+	assert_empty(fixture);
+}
+
 /* --- all together ------------------------------------------------------------ */
 
 /* What a device of 8 ids and 16 pages of window should do, in the plainest way. */
@@ -980,6 +1397,17 @@ int main(void)
 		WITH(only_a_mapped_blob_is_lost_and_only_once),
 		cmocka_unit_test(memory_that_fails_costs_the_blob_only),
 		cmocka_unit_test(uncached_memory_is_refused_where_guests_get_it_cached),
+		WITH(capset_says_allocation_only),
+		WITH(init_has_three_sizes),
+		WITH(channels_are_refused),
+		WITH(ring_must_be_attached_to_its_context),
+		WITH(images_have_the_layout_of_their_format),
+		WITH(impossible_images_are_answered_with_zeros),
+		WITH_SMALL(same_image_has_the_same_id_and_ids_are_limited),
+		WITH(blobs_of_an_image_have_its_size),
+		WITH(packed_commands_are_walked_safely),
+		WITH(only_contexts_of_the_capset_take_commands),
+		WITH_SMALL(attachments_are_limited_and_returned),
 		WITH(random_commands_match_a_model),
 	};
 
