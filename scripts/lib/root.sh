@@ -19,7 +19,7 @@ packages=(
 	bochs bochs-term bochsbios busybox-static isolinux netpbm
 	qemu-system-modules-spice qemu-system-x86 syslinux-common xorriso
 	# checking
-	shellcheck
+	clang libclang-rt-19-dev llvm shellcheck
 )
 packages_bookworm=(
 	bc bison build-essential busybox-static ca-certificates ccache cpio file flex git
