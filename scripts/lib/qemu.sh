@@ -6,7 +6,8 @@
 # The devices that the tests' guests have, on top of what a PC is made of.
 qemu_devices=(EDU I440FX Q35 VGA_PCI VIRTIO_BLK VIRTIO_GPU VIRTIO_PCI VIRTIO_VGA)
 
-# compile_qemu FOLDER [CONFIGURE OPTION]...: the source in $cache/build/FOLDER.
+# compile_qemu FOLDER [CONFIGURE OPTION]...: the source in $cache/build/FOLDER, and
+# those of its tests that drive virtio-gpu.
 compile_qemu() {
 	local folder=$1
 	shift
@@ -19,7 +20,11 @@ compile_qemu() {
 		./configure --target-list=x86_64-softmmu --with-devices-x86_64=hostblob \
 			--without-default-devices --without-default-features --disable-docs --disable-tools \
 			--disable-install-blobs --enable-kvm --enable-pixman --enable-png --enable-tcg $*
-		ninja -C build qemu-system-x86_64
+		targets=(qemu-system-x86_64)
+		for test in virtio-gpu virtio-gpu-hostblob; do
+			[ ! -f "tests/qtest/$test-test.c" ] || targets+=("tests/qtest/$test-test")
+		done
+		ninja -C build "${targets[@]}"
 	' compile_qemu "$folder" "$@"
 }
 
@@ -31,5 +36,6 @@ build_qemu() {
 		in_root git -C /cache/build/qemu apply --unsafe-paths "/hostblob/$patch"
 	done
 	compile_qemu qemu --enable-hostblob
-	in_root install -s /cache/build/qemu/build/qemu-system-x86_64 /cache/prefix/bin/
+	in_root bash -euc 'cd /cache/build/qemu/build
+		install -s qemu-system-x86_64 tests/qtest/virtio-gpu{,-hostblob}-test /cache/prefix/bin/'
 }
