@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Creates blobs with blob_id 0, which the device takes as "linear memory of this
- * size". It needs no context and no capset for that; the kernel makes a context
+ * Creates blobs, mostly with blob_id 0, which the device takes as "linear memory of
+ * this size". It needs no context and no capset for that; the kernel makes a context
  * of its own for each open file.
  */
 #include "blob.h"
@@ -82,11 +82,12 @@ static int fail(struct blob *blob, const char *what, const char *hint)
 	return -error;
 }
 
-int blob_create(int node, uint64_t size, struct blob *blob)
+int blob_create(int node, uint32_t blob_id, uint64_t size, struct blob *blob)
 {
 	struct drm_virtgpu_resource_create_blob create = {
 		.blob_mem = VIRTGPU_BLOB_MEM_HOST3D,
 		.blob_flags = VIRTGPU_BLOB_FLAG_USE_MAPPABLE | VIRTGPU_BLOB_FLAG_USE_SHAREABLE,
+		.blob_id = blob_id,
 		.size = size,
 	};
 	struct drm_virtgpu_map map = { 0 };
@@ -100,6 +101,9 @@ int blob_create(int node, uint64_t size, struct blob *blob)
 		      "such as virtio-gpu-hostblob-pci\n", stderr);
 		return -ENOTSUP;
 	}
+	/* As minigbm does with images: their exports are to have a name for other devices. */
+	if (blob_id && blob_parameter(node, VIRTGPU_PARAM_CROSS_DEVICE))
+		create.blob_flags |= VIRTGPU_BLOB_FLAG_USE_CROSS_DEVICE;
 	if (drmIoctl(node, DRM_IOCTL_VIRTGPU_RESOURCE_CREATE_BLOB, &create))
 		return fail(blob, "creating a blob",
 			    "it has to fit in what is free of the device's window (hostmem=)");

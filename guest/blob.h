@@ -24,9 +24,10 @@ int blob_parameter(int node, uint64_t parameter);
 
 /*
  * Ask the device for a host blob of @size bytes, a multiple of the page size, and
- * map it. Returns 0, or a negative errno after a message on stderr.
+ * map it. @blob_id: 0, or what image_query() said. Returns 0, or a negative errno
+ * after a message on stderr.
  */
-int blob_create(int node, uint64_t size, struct blob *blob);
+int blob_create(int node, uint32_t blob_id, uint64_t size, struct blob *blob);
 void blob_destroy(struct blob *blob);
 
 /*

@@ -4,6 +4,7 @@
  * subcommand ends with 0, 1 (it went wrong, with a reason) or 2 (bad usage).
  */
 #include "blob.h"
+#include "image.h"
 #include "picture.h"
 #include "screen.h"
 
@@ -18,9 +19,11 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <xf86drm.h>
 
 struct options {
 	const char *node;
+	const char *format;
 	const char *output;
 	uint64_t size;
 	uint64_t count;
@@ -38,6 +41,7 @@ static void help(FILE *out)
 	      "  info       what the device offers\n"
 	      "  paint      draw a test picture into a blob\n"
 	      "  check      write and read every page of blobs\n"
+	      "  image      make an image that the host lays out, write and read it\n"
 	      "  stress     make and free blobs, one after another\n"
 	      "  hole       show that nothing of a blob is left in the window once it is freed\n\n"
 	      "Options:\n"
@@ -45,6 +49,7 @@ static void help(FILE *out)
 	      "  --size BYTES      size of a blob, with K, M or G (check: 4M, stress: 64K)\n"
 	      "  --count N         how many blobs (check: 1, stress: 1000)\n"
 	      "  --width N, --height N  size of the picture (default: the screen's, or 1280 x 800)\n"
+	      "  --format NAME     image: its DRM format (default: XRGB8888)\n"
 	      "  --screen          paint: put the blob on the screen\n"
 	      "  --hold            paint, check: keep the blob until standard input has a line or\n"
 	      "                    ends; check: and check it again\n"
@@ -93,6 +98,7 @@ static int parse(int argc, char **argv, struct options *options)
 		{ "count", required_argument, NULL, 'c' }, { "width", required_argument, NULL, 'w' },
 		{ "height", required_argument, NULL, 'h' }, { "screen", no_argument, NULL, 'S' },
 		{ "hold", no_argument, NULL, 'H' },	   { "output", required_argument, NULL, 'o' },
+		{ "format", required_argument, NULL, 'f' },
 		{ "reference", no_argument, NULL, 'r' },   { "json", no_argument, NULL, 'j' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -105,6 +111,7 @@ static int parse(int argc, char **argv, struct options *options)
 		case 'c': result = parse_number(optarg, false, &options->count); break;
 		case 'w': result = parse_dimension(optarg, &options->width); break;
 		case 'h': result = parse_dimension(optarg, &options->height); break;
+		case 'f': options->format = optarg; break;
 		case 'S': options->screen = true; break;
 		case 'H': options->hold = true; break;
 		case 'o': options->output = optarg; break;
@@ -222,7 +229,7 @@ static int paint(const struct options *options)
 		width = screen.mode.hdisplay;
 		height = screen.mode.vdisplay;
 	}
-	if (blob_create(node, round_to_pages((uint64_t)width * height * 4), &blob))
+	if (blob_create(node, 0, round_to_pages((uint64_t)width * height * 4), &blob))
 		return 1;
 	picture_draw(blob.data, width, height, width * 4);
 	if (options->output)
@@ -289,7 +296,7 @@ static int check(const struct options *options)
 	for (uint64_t i = 0; i < count; i++) {
 		struct blob blob;
 
-		if (blob_create(node, size, &blob))
+		if (blob_create(node, 0, size, &blob))
 			return 1;
 		dirty += !is_zero(&blob);
 		pages += size / page_size;
@@ -309,6 +316,91 @@ static int check(const struct options *options)
 	return good == pages && !dirty ? 0 : 1;
 }
 
+/* The byte for one place of an image; neighbours in any direction differ. */
+static uint8_t image_byte(uint32_t plane, uint32_t row, uint32_t column)
+{
+	return (uint8_t)(plane * 85 + row * 31 + column * 7 + 1);
+}
+
+static void write_image(uint8_t *data, const struct image *image)
+{
+	for (uint32_t i = 0; i < image->planes; i++) {
+		const struct image_plane *plane = &image->plane[i];
+
+		for (uint32_t row = 0; row < plane->rows; row++) {
+			for (uint32_t column = 0; column < plane->row_bytes; column++)
+				data[plane->offset + (uint64_t)row * plane->stride + column] = image_byte(i, row, column);
+		}
+	}
+}
+
+static uint64_t count_wrong_bytes(const uint8_t *data, const struct image *image)
+{
+	uint64_t wrong = 0;
+
+	for (uint32_t i = 0; i < image->planes; i++) {
+		const struct image_plane *plane = &image->plane[i];
+
+		for (uint32_t row = 0; row < plane->rows; row++) {
+			for (uint32_t column = 0; column < plane->row_bytes; column++)
+				wrong += data[plane->offset + (uint64_t)row * plane->stride + column] !=
+					 image_byte(i, row, column);
+		}
+	}
+	return wrong;
+}
+
+/* What another process gets that is handed the image: its dma-buf. */
+static int map_export(const struct blob *blob, uint8_t **data)
+{
+	int fd, error;
+
+	if (drmPrimeHandleToFD(blob->node, blob->handle, DRM_CLOEXEC | DRM_RDWR, &fd)) {
+		fprintf(stderr, "guestblob: exporting an image: %s\n", strerror(errno));
+		return -1;
+	}
+	*data = mmap(NULL, blob->size, PROT_READ, MAP_SHARED, fd, 0);
+	error = errno;
+	close(fd);
+	if (*data == MAP_FAILED)
+		fprintf(stderr, "guestblob: mapping an exported image: %s\n", strerror(error));
+	return *data == MAP_FAILED ? -1 : 0;
+}
+
+static int image(const struct options *options)
+{
+	uint32_t width = options->width ? options->width : 1280;
+	uint32_t height = options->height ? options->height : 800;
+	const char *format = options->format ? options->format : "XRGB8888";
+	struct image image;
+	struct blob blob;
+	char path[256];
+	int node = blob_open_node(options->node, path, sizeof(path));
+	uint64_t wrong;
+	uint8_t *data;
+
+	if (node < 0 || image_query(node, format, width, height, &image) ||
+	    blob_create(node, image.blob_id, image.size, &blob) || map_export(&blob, &data))
+		return 1;
+	write_image(blob.data, &image);
+	wrong = count_wrong_bytes(data, &image);
+	munmap(data, image.size);
+	printf(options->json ? "{\"format\":\"%s\",\"width\":%u,\"height\":%u,\"size\":%" PRIu64 ",\"wrong\":%" PRIu64
+			       ",\"planes\":[" :
+			       "%s %ux%u: %" PRIu64 " bytes, %" PRIu64 " wrong",
+	       format, width, height, image.size, wrong);
+	for (uint32_t i = 0; i < image.planes; i++) {
+		if (options->json && i)
+			putchar(',');
+		printf(options->json ? "{\"stride\":%u,\"offset\":%u}" : "; stride %u, offset %u",
+		       image.plane[i].stride, image.plane[i].offset);
+	}
+	puts(options->json ? "]}" : "");
+	blob_destroy(&blob);
+	close(node);
+	return wrong ? 1 : 0;
+}
+
 static int stress(const struct options *options)
 {
 	uint64_t size = round_to_pages(options->size ? options->size : 64u << 10);
@@ -321,7 +413,7 @@ static int stress(const struct options *options)
 	for (uint64_t i = 0; i < count; i++) {
 		struct blob blob;
 
-		if (blob_create(node, size, &blob))
+		if (blob_create(node, 0, size, &blob))
 			return 1;
 		blob.data[0] = 1;
 		blob.data[size - 1] = 1;
@@ -369,7 +461,7 @@ static int hole(const struct options *options)
 			"CONFIG_IO_STRICT_DEVMEM, iomem=relaxed on the kernel's command line\n", strerror(errno));
 		return 1;
 	}
-	if (blob_create(node, pages * page_size, &blob))
+	if (blob_create(node, 0, pages * page_size, &blob))
 		return 1;
 	for (uint64_t page = 0; page < pages; page++)
 		memcpy(blob.data + page * page_size, &secret, sizeof(secret));
@@ -380,7 +472,7 @@ static int hole(const struct options *options)
 	 * commands. Waiting for a command of our own gives it the time that it needs.
 	 */
 	for (int round = 0; round < 1000 && (left = find_secret(window, size, secret)); round++) {
-		if (blob_create(node, page_size, &next))
+		if (blob_create(node, 0, page_size, &next))
 			return 1;
 		blob_destroy(&next);
 	}
@@ -404,7 +496,8 @@ int main(int argc, char **argv)
 		const char *name;
 		int (*run)(const struct options *options);
 	} commands[] = {
-		{ "info", info }, { "paint", paint }, { "check", check }, { "stress", stress }, { "hole", hole },
+		{ "info", info }, { "paint", paint }, { "check", check },
+		{ "image", image }, { "stress", stress }, { "hole", hole },
 	};
 	struct options options = { 0 };
 
