@@ -222,7 +222,7 @@ static int lay_out(const struct image *image, const struct cross_domain_host *ho
 		return -ENOSPC;
 	requirements->modifier = DRM_FORMAT_MOD_LINEAR;
 	requirements->size = align(offset, host->page_size);
-	/* As all allocators have it so far; the answer to MAP_BLOB is what counts. */
+	/* What each allocator asks its driver for. The answer to MAP_BLOB says what came of it. */
 	requirements->map_info = HOSTBLOB_CACHED;
 	requirements->memory_idx = -1;
 	requirements->physical_device_idx = -1;

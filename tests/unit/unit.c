@@ -502,6 +502,23 @@ static void window_sizes_are_checked(void **state)
 		assert_true(hostblob_window_create(bad[i], &window) < 0);
 }
 
+static void devices_that_cannot_be_are_refused(void **state)
+{
+	struct fixture *fixture = *state;
+	struct hostblob_config config = { .allocator = fixture->allocator, .window_size = WINDOW };
+	struct hostblob_device *device;
+
+	assert_int_equal(hostblob_device_create(&config, &device), -EINVAL);
+	config.mapper.map = hostblob_window_mapper(fixture->window).map;
+	assert_int_equal(hostblob_device_create(&config, &device), -EINVAL);
+	config.mapper = hostblob_window_mapper(fixture->window);
+	config.window_size = 3 * PAGE;
+	assert_int_equal(hostblob_device_create(&config, &device), -EINVAL);
+	config.window_size = WINDOW;
+	config.allocator = NULL;
+	assert_int_equal(hostblob_device_create(&config, &device), -EINVAL);
+}
+
 /* --- what goes wrong on the host's side -------------------------------------- */
 
 static int fail_to_map(void *opaque, uint64_t offset, const struct hostblob_buffer *buffer)
@@ -694,9 +711,14 @@ static void responses_are_those_of_the_specification(void **state)
 	(void)state;
 	assert_int_equal(hostblob_virtio_response(0), VIRTIO_GPU_RESP_OK_NODATA);
 	assert_int_equal(hostblob_virtio_response(-ENOENT), VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID);
+	assert_int_equal(hostblob_virtio_response(-EEXIST), VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID);
 	assert_int_equal(hostblob_virtio_response(-ESRCH), VIRTIO_GPU_RESP_ERR_INVALID_CONTEXT_ID);
+	assert_int_equal(hostblob_virtio_response(-EALREADY), VIRTIO_GPU_RESP_ERR_INVALID_CONTEXT_ID);
 	assert_int_equal(hostblob_virtio_response(-EINVAL), VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER);
+	assert_int_equal(hostblob_virtio_response(-EPERM), VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER);
+	assert_int_equal(hostblob_virtio_response(-EBUSY), VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER);
 	assert_int_equal(hostblob_virtio_response(-ENOSPC), VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY);
+	assert_int_equal(hostblob_virtio_response(-ENOMEM), VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY);
 	assert_int_equal(hostblob_virtio_response(-EIO), VIRTIO_GPU_RESP_ERR_UNSPEC);
 	assert_int_equal(hostblob_virtio_response(INT32_MIN), VIRTIO_GPU_RESP_ERR_UNSPEC);
 }
@@ -1386,6 +1408,7 @@ int main(void)
 		cmocka_unit_test(window_is_aligned_and_its_holes_are_bounded),
 		WITH(holes_cost_no_mappings),
 		cmocka_unit_test(window_sizes_are_checked),
+		WITH(devices_that_cannot_be_are_refused),
 		WITH(failed_map_changes_nothing),
 		WITH(no_more_mappings_is_no_end),
 		WITH(refused_mapping_leaves_the_sink),
