@@ -4,6 +4,7 @@
  * subcommand ends with 0, 1 (it went wrong, with a reason) or 2 (bad usage).
  */
 #include "blob.h"
+#include "hostile.h"
 #include "image.h"
 #include "picture.h"
 #include "screen.h"
@@ -28,7 +29,7 @@ struct options {
 	uint64_t size;
 	uint64_t count;
 	uint32_t width, height;
-	bool screen, hold, reference, json;
+	bool screen, hold, hostile, reference, json;
 };
 
 static uint64_t page_size;
@@ -53,6 +54,7 @@ static void help(FILE *out)
 	      "  --screen          paint: put the blob on the screen\n"
 	      "  --hold            paint, check: keep the blob until standard input has a line or\n"
 	      "                    ends; check: and check it again\n"
+	      "  --hostile         stress: with whatever values, and all over the window\n"
 	      "  --output FILE     paint: write the picture to FILE, as PPM\n"
 	      "  --reference       paint: draw into plain memory, with no device\n"
 	      "  --json            print JSON\n"
@@ -99,6 +101,7 @@ static int parse(int argc, char **argv, struct options *options)
 		{ "height", required_argument, NULL, 'h' }, { "screen", no_argument, NULL, 'S' },
 		{ "hold", no_argument, NULL, 'H' },	   { "output", required_argument, NULL, 'o' },
 		{ "format", required_argument, NULL, 'f' },
+		{ "hostile", no_argument, NULL, 'X' },
 		{ "reference", no_argument, NULL, 'r' },   { "json", no_argument, NULL, 'j' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -114,6 +117,7 @@ static int parse(int argc, char **argv, struct options *options)
 		case 'f': options->format = optarg; break;
 		case 'S': options->screen = true; break;
 		case 'H': options->hold = true; break;
+		case 'X': options->hostile = true; break;
 		case 'o': options->output = optarg; break;
 		case 'r': options->reference = true; break;
 		case 'j': options->json = true; break;
@@ -401,13 +405,52 @@ static int image(const struct options *options)
 	return wrong ? 1 : 0;
 }
 
+/* All of the window, which needs root and a kernel that allows it. */
+static int map_window(int node, struct hostile_window *window)
+{
+	char path[256];
+	int bar;
+
+	window->size = blob_window(node, path, sizeof(path));
+	if (!window->size) {
+		fputs("guestblob: sysfs does not tell where the window is\n", stderr);
+		return 1;
+	}
+	bar = open(path, O_RDWR | O_CLOEXEC);
+	window->words = bar < 0 ? MAP_FAILED :
+				  mmap(NULL, window->size, PROT_READ | PROT_WRITE, MAP_SHARED, bar, 0);
+	if (window->words == MAP_FAILED) {
+		fprintf(stderr, "guestblob: cannot map the window (%s): needs root and, with "
+			"CONFIG_IO_STRICT_DEVMEM, iomem=relaxed on the kernel's command line\n", strerror(errno));
+		return 1;
+	}
+	return 0;
+}
+
+static int stress_hostile(const struct options *options)
+{
+	uint64_t count = options->count ? options->count : 1000;
+	struct hostile_window window;
+	char path[256];
+	int node = blob_open_node(options->node, path, sizeof(path));
+
+	if (node < 0 || map_window(node, &window) || hostile_run(path, count, &window))
+		return 1;
+	close(node);
+	printf(options->json ? "{\"calls\":%" PRIu64 "}\n" : "%" PRIu64 " calls of two processes each survived\n", count);
+	return 0;
+}
+
 static int stress(const struct options *options)
 {
 	uint64_t size = round_to_pages(options->size ? options->size : 64u << 10);
 	uint64_t count = options->count ? options->count : 1000;
 	char path[256];
-	int node = blob_open_node(options->node, path, sizeof(path));
+	int node;
 
+	if (options->hostile)
+		return stress_hostile(options);
+	node = blob_open_node(options->node, path, sizeof(path));
 	if (node < 0)
 		return 1;
 	for (uint64_t i = 0; i < count; i++) {
@@ -440,27 +483,17 @@ static uint64_t find_secret(const volatile uint64_t *window, uint64_t bytes, uin
 static int hole(const struct options *options)
 {
 	uint64_t secret = 0x5ec7e7b10b5ec7e7u, pages = 256, seen, left = 0, wrong = 0;
+	struct hostile_window whole;
 	volatile uint64_t *window;
 	struct blob blob, next;
 	char path[256];
 	int node = blob_open_node(options->node, path, sizeof(path));
 	uint64_t size;
 
-	if (node < 0)
+	if (node < 0 || map_window(node, &whole))
 		return 1;
-	size = blob_window(node, path, sizeof(path));
-	if (!size) {
-		fputs("guestblob: sysfs does not tell where the window is\n", stderr);
-		return 1;
-	}
-	int bar = open(path, O_RDWR | O_CLOEXEC);
-
-	window = bar < 0 ? MAP_FAILED : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, bar, 0);
-	if (window == MAP_FAILED) {
-		fprintf(stderr, "guestblob: cannot map the window (%s): needs root and, with "
-			"CONFIG_IO_STRICT_DEVMEM, iomem=relaxed on the kernel's command line\n", strerror(errno));
-		return 1;
-	}
+	window = whole.words;
+	size = whole.size;
 	if (blob_create(node, 0, pages * page_size, &blob))
 		return 1;
 	for (uint64_t page = 0; page < pages; page++)
