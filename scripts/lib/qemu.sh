@@ -28,14 +28,31 @@ compile_qemu() {
 	' compile_qemu "$folder" "$@"
 }
 
-build_qemu() {
+# unpack_our_qemu FOLDER
+unpack_our_qemu() {
 	local patch patches
-	unpack_qemu "$cache/build/qemu"
+	unpack_qemu "$cache/build/$1"
 	mapfile -t patches < <(series_patches qemu-patches/10.0)
 	for patch in "${patches[@]}"; do
-		in_root git -C /cache/build/qemu apply --unsafe-paths "/hostblob/$patch"
+		in_root git -C "/cache/build/$1" apply --unsafe-paths "/hostblob/$patch"
 	done
+}
+
+build_qemu() {
+	unpack_our_qemu qemu
 	compile_qemu qemu --enable-hostblob
 	in_root bash -euc 'cd /cache/build/qemu/build
 		install -s qemu-system-x86_64 tests/qtest/virtio-gpu{,-hostblob}-test /cache/prefix/bin/'
+}
+
+# Debian's source as it is, with which the device's tests fail, and ours with
+# sanitizers, under which they run.
+build_qemu_variants() {
+	unpack_qemu "$cache/build/qemu-stock"
+	compile_qemu qemu-stock
+	unpack_our_qemu qemu-sanitized
+	compile_qemu qemu-sanitized --enable-hostblob --enable-asan --enable-ubsan
+	in_root bash -euc 'for variant; do
+		install -s "/cache/build/$variant/build/qemu-system-x86_64" "/cache/prefix/bin/$variant"
+	done' build_qemu_variants qemu-stock qemu-sanitized
 }
