@@ -8,7 +8,7 @@
 module_paths=(
 	arch/x86/kvm virt/kvm include/linux/kvm_host.h include/linux/kvm_types.h
 	include/uapi/linux/kvm.h arch/x86/include/asm/kvm_host.h arch/x86/include/uapi/asm/kvm.h
-	drivers/gpu/drm/ttm
+	drivers/gpu/drm/ttm include/drm/ttm
 )
 # The folders to build in, and what is made there.
 module_folders=(arch/x86/kvm drivers/gpu/drm/ttm)
@@ -42,9 +42,10 @@ unpack_modules() {
 	sed -i -e 's|\$(srctree)/virt/kvm/Makefile.kvm|$(src)/../../../virt/kvm/Makefile.kvm|' \
 		-e 's|-I *\$(srctree)/arch/x86/kvm|-I $(src) -I $(src)/../../../include/trace|' \
 		"$1/arch/x86/kvm/Makefile"
-	# The sources' top is $(src)/../../..; their headers in its order of folders.
+	# Their headers in the kernel's order of folders; $(src) is below the sources' top.
 	sed -i '1i LINUXINCLUDE := $(addprefix -I$(src)/../../../,arch/x86/include include arch/x86/include/uapi include/uapi) $(LINUXINCLUDE)' \
 		"$1/arch/x86/kvm/Makefile"
+	sed -i '1i LINUXINCLUDE := -I$(src)/../../../../include $(LINUXINCLUDE)' "$1/drivers/gpu/drm/ttm/Makefile"
 }
 
 # apply_to_modules FOLDER PATCH...

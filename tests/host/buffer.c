@@ -125,6 +125,9 @@ int buffer_choose_kind(int node, const char *kind)
 	} kinds[] = {
 		{ "order-0", { .request = HOSTBLOB_TTM_PAGES, .count = HOSTBLOB_TTM_BLOCKS, .value = 0 } },
 		{ "order-3", { .request = HOSTBLOB_TTM_PAGES, .count = HOSTBLOB_TTM_BLOCKS, .value = 3 } },
+		{ "order-8", { .request = HOSTBLOB_TTM_PAGES, .count = HOSTBLOB_TTM_BLOCKS, .value = 8 } },
+		{ "shuffled", { .request = HOSTBLOB_TTM_PAGES, .count = HOSTBLOB_TTM_SHUFFLED, .value = 9 } },
+		{ "iomem", { .request = HOSTBLOB_TTM_PAGES, .count = HOSTBLOB_TTM_IOMEM, .value = 9 } },
 		{ "compound", { .request = HOSTBLOB_TTM_PAGES, .count = HOSTBLOB_TTM_COMPOUND, .value = 9 } },
 		{ "reserved", { .request = HOSTBLOB_TTM_PAGES, .count = HOSTBLOB_TTM_RESERVED, .value = 9 } },
 		{ "write-combined", { .request = HOSTBLOB_TTM_CACHING, .count = HOSTBLOB_TTM_WRITE_COMBINED } },
@@ -167,4 +170,17 @@ void *buffer_map(const struct buffer *buffer)
 			     (off_t)buffer->offset);
 
 	return address == MAP_FAILED ? NULL : address;
+}
+
+void *area_reserve(uint64_t size)
+{
+	uint8_t *all = mmap(NULL, size + 2 * HUGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return all == MAP_FAILED ? NULL : all + (HUGE_BYTES - (uintptr_t)all % HUGE_BYTES);
+}
+
+bool buffer_map_at(const struct buffer *buffer, void *address, uint64_t first, uint64_t size)
+{
+	return mmap(address, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, buffer->fd,
+		    (off_t)(buffer->offset + first)) != MAP_FAILED;
 }

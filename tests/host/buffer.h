@@ -6,7 +6,10 @@
 #ifndef BUFFER_H
 #define BUFFER_H
 
+#include <stdbool.h>
 #include <stdint.h>
+
+#define HUGE_BYTES 0x200000ul /* what an entry of the host's next larger kind maps */
 
 enum buffer_path { BUFFER_DMA_BUF, BUFFER_DRM_FD };
 
@@ -26,8 +29,8 @@ int node_open(const char *path, char *driver, unsigned int driver_size);
 
 /*
  * Of what the buffers are made that the TTM test driver gives through @node from
- * now on: "order-0" or "order-3", blocks of at most that order; "compound";
- * "reserved"; "write-combined"; "uncached". Returns 0, or a negative errno: -EINVAL
+ * now on: "order-0", "order-3" or "order-8", blocks of at most that order; "shuffled";
+ * "iomem"; "compound"; "reserved"; "write-combined"; "uncached". Returns 0, or a negative errno: -EINVAL
  * for another name, -ENOTTY of other drivers.
  */
 int buffer_choose_kind(int node, const char *kind);
@@ -38,5 +41,14 @@ int buffer_create(int node, const char *driver, enum buffer_path path, uint64_t 
 
 /* A new shared mapping of all of it; NULL with errno set. */
 void *buffer_map(const struct buffer *buffer);
+
+/*
+ * Address space of @size that begins at a multiple of HUGE_BYTES, with some to spare;
+ * or NULL. What is mapped there has an address that is known to agree, or not.
+ */
+void *area_reserve(uint64_t size);
+
+/* Map @size bytes of the buffer, from @first on, in the place of what is at @address. */
+bool buffer_map_at(const struct buffer *buffer, void *address, uint64_t first, uint64_t size);
 
 #endif

@@ -330,6 +330,43 @@ int machine_count(struct machine *machine, unsigned int vcpu, uint64_t count, st
 	return result;
 }
 
+/* The value that KVM's binary statistics of @fd, a VM or a vCPU, have for @name. */
+static int read_statistic(int fd, const char *name, uint64_t *value)
+{
+	struct kvm_stats_header header;
+	int result = -ENOENT, stats = ioctl(fd, KVM_GET_STATS_FD, NULL);
+
+	if (stats < 0)
+		return failed("KVM_GET_STATS_FD");
+	if (pread(stats, &header, sizeof(header), 0) != sizeof(header))
+		header.num_desc = 0;
+	for (uint32_t i = 0; i < header.num_desc && result == -ENOENT; i++) {
+		uint8_t bytes[sizeof(struct kvm_stats_desc) + 64] = { 0 };
+		struct kvm_stats_desc *description = (struct kvm_stats_desc *)bytes;
+		size_t size = sizeof(*description) + header.name_size;
+
+		if (size >= sizeof(bytes) ||
+		    pread(stats, bytes, size, (off_t)(header.desc_offset + i * size)) != (ssize_t)size)
+			result = -EIO;
+		else if (!strcmp(description->name, name))
+			result = pread(stats, value, sizeof(*value), (off_t)(header.data_offset + description->offset)) ==
+						 sizeof(*value) ? 0 : -EIO;
+	}
+	close(stats);
+	if (result)
+		fprintf(stderr, "KVM's statistics: %s: %s\n", name, strerror(-result));
+	return result;
+}
+
+int machine_get_figures(const struct machine *machine, struct machine_figures *figures)
+{
+	int result = read_statistic(machine->vcpus[0], "pf_fixed", &figures->faults);
+
+	if (!result)
+		result = read_statistic(machine->vm, "pages_4k", &figures->pages_4k);
+	return result ? result : read_statistic(machine->vm, "pages_2m", &figures->pages_2m);
+}
+
 static void wake(int signal)
 {
 	(void)signal;

@@ -88,6 +88,15 @@ uint32_t machine_rounds(const struct machine *machine, unsigned int vcpu);
 bool machine_ended(const struct machine *machine, unsigned int vcpu);
 void machine_stop(struct machine *machine);
 
+/* What KVM has counted. */
+struct machine_figures {
+	uint64_t faults;	    /* for which it has installed an entry: pf_fixed */
+	uint64_t pages_4k, pages_2m; /* that are mapped now */
+};
+
+/* Returns 0, or a negative errno after a message on stderr. */
+int machine_get_figures(const struct machine *machine, struct machine_figures *figures);
+
 /* Signals end KVM_RUN: again and again, as the first one may come before it. */
 void machine_interrupt_repeatedly(bool on);
 

@@ -52,9 +52,10 @@ struct storm {
 	struct buffer buffer;
 	void *for_guest;
 	uint64_t pages, evictions;
-	bool with[WAYS];
+	bool with[WAYS], huge;
 	uint64_t happened[WAYS], foreign, waits;
 	uint64_t limit; /* TTM's, before */
+	uint32_t huge_faults;
 	int error;
 };
 
@@ -232,8 +233,9 @@ static int run_storm(struct storm *storm, unsigned int vcpu_count, uint64_t *fau
 
 	if (create_buffer(storm))
 		return -EIO;
-	storm->for_guest = buffer_map(&storm->buffer);
-	if (!storm->for_guest || machine_create(&storm->machine, vcpu_count))
+	/* By huge pages, where they are large enough for one, and TTM has them. */
+	storm->for_guest = area_reserve(storm->pages * PAGE_BYTES);
+	if (!storm->for_guest || show_guest(storm, 0, storm->buffer.fd) || machine_create(&storm->machine, vcpu_count))
 		return -EIO;
 	result = machine_set_memory(&storm->machine, 1, MACHINE_MEMORY, storm->for_guest, storm->pages * PAGE_BYTES);
 	if (!result)
@@ -249,6 +251,10 @@ static int run_storm(struct storm *storm, unsigned int vcpu_count, uint64_t *fau
 		return result;
 	blow(storm);
 	machine_stop(&storm->machine);
+	struct hostblob_ttm_test mapped = { .handle = storm->buffer.handle, .request = HOSTBLOB_TTM_FAULTS };
+
+	drmIoctl(storm->node, DRM_IOCTL_HOSTBLOB_TTM_TEST, &mapped);
+	storm->huge_faults = mapped.value;
 	/* Mapped only now, so that it shows what the buffer has. */
 	volatile uint32_t *for_host = buffer_map(&storm->buffer);
 	for (unsigned int i = 0; i < vcpu_count; i++) {
@@ -284,6 +290,7 @@ static void usage(FILE *stream)
 	      "is chance whether KVM_RUN fails, only if one of the others happens.\n\n"
 	      "  --vcpus N      1 (default) or 2\n"
 	      "  --pages N      of the buffer (default: 64)\n"
+	      "  --huge         fail unless faults have mapped 2 MiB of it, too\n"
 	      "  --kind NAME    what it is made of, as for kvm-coverage\n"
 	      "  --evictions N  until the end (default: 3000)\n"
 	      "  --with WAYS    of these, with commas (default: swap-out, move, evict\n"
@@ -325,7 +332,7 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "vcpus", required_argument, NULL, 'v' },     { "pages", required_argument, NULL, 'p' },
-		{ "kind", required_argument, NULL, 'k' },
+		{ "kind", required_argument, NULL, 'k' },    { "huge", no_argument, NULL, 'H' },
 		{ "evictions", required_argument, NULL, 'e' }, { "with", required_argument, NULL, 'w' },
 		{ "help", no_argument, NULL, 'h' },	       { 0 },
 	};
@@ -344,6 +351,7 @@ int main(int argc, char **argv)
 		case 'v': good &= parse_number(optarg, MACHINE_VCPUS, &vcpus); break;
 		case 'p': good &= parse_number(optarg, 65536, &storm.pages); break;
 		case 'k': kind = optarg; break;
+		case 'H': storm.huge = true; break;
 		case 'e': good &= parse_number(optarg, UINT32_MAX, &storm.evictions); break;
 		case 'w': good &= parse_ways(optarg, storm.with); break;
 		case 'h': usage(stdout); return 0;
@@ -379,6 +387,10 @@ int main(int argc, char **argv)
 			continue;
 		printf(" %" PRIu64 " %s,", storm.happened[way], ways[way].name);
 		good &= storm.happened[way] != 0;
+	}
+	if (storm.huge) {
+		printf(" %" PRIu32 " faults of 2 MiB,", storm.huge_faults);
+		good &= storm.huge_faults != 0;
 	}
 	printf(" KVM_RUN failed %" PRIu64 " times%s, %" PRIu64 " counts are wrong, %" PRIu64 " words written to others\n",
 	       faults, error ? " and for good" : "", wrong, storm.foreign);

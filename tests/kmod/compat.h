@@ -35,9 +35,20 @@
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(7, 0, 0)
 #define ttm_bo_fini ttm_bo_put
+#define ttm_bo_populate(bo, ctx) ttm_tt_populate((bo)->bdev, (bo)->ttm, ctx)
 #define POOL_FLAGS false, false
+#define is_waited_for(mutex) (!list_empty_careful(&(mutex)->wait_list))
 #else
 #define POOL_FLAGS 0
+#define is_waited_for(mutex) data_race((mutex)->first_waiter)
+#endif
+
+/* Of the kernels that can map huge pages without struct pages. */
+#ifdef CONFIG_ARCH_SUPPORTS_PMD_PFNMAP
+#define set_huge_fault(operations, function, condition) \
+	((operations)->huge_fault = (condition) ? (function) : NULL)
+#else
+#define set_huge_fault(operations, function, condition) ((void)(function), (void)(condition))
 #endif
 
 #endif

@@ -53,7 +53,13 @@ struct test_bo {
 	struct test_source source;
 	atomic_t populated; /* how often */
 	atomic_t nopage, wait, sigbus, read_only, zap; /* faults left that end so */
+	atomic_t faults, huge_faults; /* that mapped something */
 };
+
+/*
+ * Only ttm.ko with our series has it, and this driver has to run on the stock one.
+ */
+static vm_fault_t (*huge_fault_reserved)(struct vm_fault *vmf, pgprot_t prot, unsigned int order);
 
 static struct platform_device *platform;
 
@@ -164,8 +170,26 @@ static int test_tt_populate(struct ttm_device *bdev, struct ttm_tt *tt, struct t
 			if (test->source.pages == HOSTBLOB_TTM_RESERVED)
 				SetPageReserved(block + page);
 		}
+		/* Of iomem only the last, so that both kinds are seen. */
+		if (order >= 2 && (test->source.pages == HOSTBLOB_TTM_SHUFFLED ||
+				   (test->source.pages == HOSTBLOB_TTM_IOMEM && index + (1 << order) == tt->num_pages)))
+			swap(tt->pages[index + (1 << order) / 4], tt->pages[index + (1 << order) / 2]);
 	}
 	return 0;
+}
+
+static int test_io_mem_reserve(struct ttm_device *bdev, struct ttm_resource *mem)
+{
+	struct test_bo *test = container_of(mem->bo, struct test_bo, bo);
+
+	mem->bus.is_iomem = test->source.pages == HOSTBLOB_TTM_IOMEM;
+	mem->bus.caching = test->source.caching;
+	return 0;
+}
+
+static unsigned long test_io_mem_pfn(struct ttm_buffer_object *bo, unsigned long page_offset)
+{
+	return page_to_pfn(bo->ttm->pages[page_offset]);
 }
 
 static void test_evict_flags(struct ttm_buffer_object *bo, struct ttm_placement *placement)
@@ -189,23 +213,30 @@ static struct ttm_device_funcs test_funcs = {
 	.eviction_valuable = ttm_bo_eviction_valuable,
 	.evict_flags = test_evict_flags,
 	.move = test_move,
+	.io_mem_reserve = test_io_mem_reserve,
+	.io_mem_pfn = test_io_mem_pfn,
 };
 
 /* --- buffers ------------------------------------------------------------------ */
 
-/* A buffer that was gutted is nowhere until somebody needs it, as amdgpu's are. */
+/*
+ * A buffer that was gutted is nowhere until somebody needs it, as amdgpu's are. A
+ * GPU's memory is always there.
+ */
 static vm_fault_t bring_back(struct ttm_buffer_object *bo)
 {
 	struct ttm_operation_ctx ctx = { .interruptible = true };
 	struct ttm_placement placement = in_gtt;
 	int result = bo->resource ? 0 : ttm_bo_validate(bo, &placement, &ctx);
 
+	if (!result && container_of(bo, struct test_bo, bo)->source.pages == HOSTBLOB_TTM_IOMEM)
+		result = ttm_bo_populate(bo, &ctx);
 	if (!result)
 		return 0;
 	return result == -ERESTARTSYS ? VM_FAULT_NOPAGE : VM_FAULT_SIGBUS;
 }
 
-static vm_fault_t test_fault(struct vm_fault *vmf)
+static vm_fault_t test_any_fault(struct vm_fault *vmf, unsigned int order)
 {
 	struct ttm_buffer_object *bo = vmf->vma->vm_private_data;
 	struct test_bo *test = container_of(bo, struct test_bo, bo);
@@ -214,6 +245,9 @@ static vm_fault_t test_fault(struct vm_fault *vmf)
 
 	if (atomic_dec_if_positive(&test->nopage) >= 0)
 		return VM_FAULT_NOPAGE;
+	/* A huge fault may hold another lock. */
+	if (order && atomic_read(&test->wait))
+		return VM_FAULT_FALLBACK;
 	if (atomic_dec_if_positive(&test->wait) >= 0) {
 		if (!fault_flag_allow_retry_first(vmf->flags))
 			return VM_FAULT_NOPAGE;
@@ -223,23 +257,37 @@ static vm_fault_t test_fault(struct vm_fault *vmf)
 	}
 	if (READ_ONCE(fail) || atomic_dec_if_positive(&test->sigbus) >= 0)
 		return VM_FAULT_SIGBUS;
-	if (atomic_dec_if_positive(&test->read_only) >= 0)
+	/* Those that are huge leave that to those that are not. */
+	if (order ? atomic_read(&test->read_only) : atomic_dec_if_positive(&test->read_only) >= 0)
 		protection = vm_get_page_prot(vmf->vma->vm_flags & ~VM_WRITE);
 	result = ttm_bo_vm_reserve(bo, vmf);
 	if (result)
 		return result;
 	result = bring_back(bo);
-	if (!result)
+	if (!result && order)
+		result = huge_fault_reserved(vmf, protection, order);
+	else if (!result)
 		result = ttm_bo_vm_fault_reserved(vmf, protection, TTM_BO_VM_NUM_PREFAULT);
 	if (result == VM_FAULT_RETRY && !(vmf->flags & FAULT_FLAG_RETRY_NOWAIT))
 		return result;
-	if (result == VM_FAULT_NOPAGE && atomic_dec_if_positive(&test->zap) >= 0)
-		ttm_bo_unmap_virtual(bo);
+	if (result == VM_FAULT_NOPAGE) {
+		atomic_inc(&test->faults);
+		if (order)
+			atomic_inc(&test->huge_faults);
+		if (atomic_dec_if_positive(&test->zap) >= 0)
+			ttm_bo_unmap_virtual(bo);
+	}
 	dma_resv_unlock(bo->base.resv);
 	return result;
 }
 
-static const struct vm_operations_struct test_vm_ops = {
+static vm_fault_t test_fault(struct vm_fault *vmf)
+{
+	return test_any_fault(vmf, 0);
+}
+
+/* test_init() adds what depends on TTM. */
+static struct vm_operations_struct test_vm_ops = {
 	.fault = test_fault,
 	.open = ttm_bo_vm_open,
 	.close = ttm_bo_vm_close,
@@ -349,6 +397,19 @@ static int evict(struct test_device *device, struct test_bo *test, u32 *evicted)
 			  move_buffer(test, false);
 }
 
+/* Whoever waits has to be a fault of the caller's: nobody else knows the buffer. */
+static int contend(struct ttm_buffer_object *bo)
+{
+	int result = ttm_bo_reserve(bo, true, false, NULL);
+
+	if (result)
+		return result;
+	while (!is_waited_for(&bo->base.resv->lock.base) && !signal_pending(current))
+		schedule_timeout_interruptible(1);
+	ttm_bo_unreserve(bo);
+	return signal_pending(current) ? -EINTR : 0;
+}
+
 static int set_source(struct test_source *source, const struct hostblob_ttm_test *args)
 {
 	static const enum ttm_caching caching[] = {
@@ -363,7 +424,7 @@ static int set_source(struct test_source *source, const struct hostblob_ttm_test
 		source->caching = caching[args->count];
 		return 0;
 	}
-	if (args->count > HOSTBLOB_TTM_RESERVED || args->value > 10)
+	if (args->count > HOSTBLOB_TTM_IOMEM || args->value > 10)
 		return -EINVAL;
 	source->pages = args->count;
 	source->order = args->value;
@@ -405,6 +466,13 @@ static int test_test(struct drm_device *drm, void *data, struct drm_file *file)
 		break;
 	case HOSTBLOB_TTM_POPULATED:
 		args->count = atomic_xchg(&test->populated, 0);
+		break;
+	case HOSTBLOB_TTM_FAULTS:
+		args->count = atomic_xchg(&test->faults, 0);
+		args->value = atomic_xchg(&test->huge_faults, 0);
+		break;
+	case HOSTBLOB_TTM_CONTEND:
+		result = contend(&test->bo);
 		break;
 	case HOSTBLOB_TTM_MOVE:
 	case HOSTBLOB_TTM_GUT:
@@ -481,6 +549,8 @@ static int __init test_init(void)
 	struct test_device *test;
 	int result;
 
+	huge_fault_reserved = (void *)__symbol_get("ttm_bo_vm_huge_fault_reserved");
+	set_huge_fault(&test_vm_ops, test_any_fault, huge_fault_reserved);
 	platform = platform_device_register_simple("hostblob_ttm", -1, NULL, 0);
 	if (IS_ERR(platform))
 		return PTR_ERR(platform);
@@ -520,6 +590,8 @@ static void __exit test_exit(void)
 {
 	struct test_device *test = platform_get_drvdata(platform);
 
+	if (huge_fault_reserved)
+		__symbol_put("ttm_bo_vm_huge_fault_reserved");
 	drm_dev_unplug(&test->drm);
 	devres_release_group(&platform->dev, NULL);
 	platform_device_unregister(platform);

@@ -43,6 +43,13 @@ enum hostblob_ttm_request {
 	HOSTBLOB_TTM_PAGES,
 	/* The same for caching: @count is enum hostblob_ttm_caching. */
 	HOSTBLOB_TTM_CACHING,
+	/*
+	 * @count: how many faults on the buffer have mapped something since this was
+	 * asked before; @value: how many of them a huge page.
+	 */
+	HOSTBLOB_TTM_FAULTS,
+	/* Keep the buffer reserved until somebody waits for it, as a fault does. */
+	HOSTBLOB_TTM_CONTEND,
 };
 
 enum hostblob_ttm_pages {
@@ -50,6 +57,8 @@ enum hostblob_ttm_pages {
 	HOSTBLOB_TTM_BLOCKS,
 	HOSTBLOB_TTM_COMPOUND,
 	HOSTBLOB_TTM_RESERVED,
+	HOSTBLOB_TTM_SHUFFLED, /* two pages in the midst of each block have changed places */
+	HOSTBLOB_TTM_IOMEM, /* as if it were a GPU's memory, with the last block shuffled */
 };
 
 enum hostblob_ttm_caching {
@@ -63,7 +72,7 @@ enum hostblob_ttm_caching {
  * @handle: its GEM handle
  * @request: enum hostblob_ttm_request
  * @count: in: for the faults; out: how many of an earlier request are left
- * @value: see the request; else 0
+ * @value: see the request; else 0, in and out
  */
 struct hostblob_ttm_test {
 	__u32 handle;
