@@ -71,9 +71,11 @@ make_host_image() {
 	pack "$root" "$output"
 }
 
-# make_guest_image TREE RELEASE GUESTBLOB OUTPUT: the initrd of a small guest.
+# make_guest_image TREE RELEASE GUESTBLOB OUTPUT [MODULE]...: the initrd of a small
+# guest, with these modules in the place of Debian's.
 make_guest_image() {
 	local tree=$1 release=$2 guestblob=$3 output=$4 root
+	shift 4
 	root=$(mktemp -d)
 	mkdir -p "$root/bin" "$root/dev" "$root/proc" "$root/sys" "$root/lib/modules/$release"
 	cp /usr/bin/busybox "$root/bin/"
@@ -81,6 +83,7 @@ make_guest_image() {
 	install -m755 /hostblob/guest/init "$root/init"
 	add_program "$root" "$guestblob" /bin
 	add_modules "$tree" "$release" "$root" virtio_pci virtio_gpu
+	[ $# = 0 ] || cp "$@" "$root/lib/modules/$release/"
 	cp "$tree/lib/modules/$release"/modules.{order,builtin,builtin.modinfo} "$root/lib/modules/$release/"
 	depmod -b "$root" "$release"
 	pack "$root" "$output"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # shellcheck shell=bash
-# KVM's modules and TTM's for Debian's own kernel, built out of tree from Debian's
+# KVM's modules, TTM's and virtio-gpu's for Debian's own kernel, built out of tree from Debian's
 # own source of exactly that version. Needs common.sh, root.sh and sources.sh.
 
 # What the modules are made of; a patch may touch more (documentation, other
@@ -8,11 +8,11 @@
 module_paths=(
 	arch/x86/kvm virt/kvm include/linux/kvm_host.h include/linux/kvm_types.h
 	include/uapi/linux/kvm.h arch/x86/include/asm/kvm_host.h arch/x86/include/uapi/asm/kvm.h
-	drivers/gpu/drm/ttm include/drm/ttm
+	drivers/gpu/drm/ttm include/drm/ttm drivers/gpu/drm/virtio
 )
 # The folders to build in, and what is made there.
-module_folders=(arch/x86/kvm drivers/gpu/drm/ttm)
-module_files=(arch/x86/kvm/{kvm,kvm-amd,kvm-intel}.ko drivers/gpu/drm/ttm/ttm.ko)
+module_folders=(arch/x86/kvm drivers/gpu/drm/{ttm,virtio})
+module_files=(arch/x86/kvm/{kvm,kvm-amd,kvm-intel}.ko drivers/gpu/drm/ttm/ttm.ko drivers/gpu/drm/virtio/virtio-gpu.ko)
 
 # Unpacked, not installed: installing them would bring in a kernel with its
 # initramfs, which nothing here boots.
@@ -46,6 +46,7 @@ unpack_modules() {
 	sed -i '1i LINUXINCLUDE := $(addprefix -I$(src)/../../../,arch/x86/include include arch/x86/include/uapi include/uapi) $(LINUXINCLUDE)' \
 		"$1/arch/x86/kvm/Makefile"
 	sed -i '1i LINUXINCLUDE := -I$(src)/../../../../include $(LINUXINCLUDE)' "$1/drivers/gpu/drm/ttm/Makefile"
+	sed -i '1i ccflags-y += -I$(src)/../../../../include/trace' "$1/drivers/gpu/drm/virtio/Makefile"
 }
 
 # apply_to_modules FOLDER PATCH...

@@ -274,17 +274,20 @@ static bool check_middle(void)
 		return false;
 	struct view view = { subject.area + MIB * PAGE_BYTES, MIB, 2 * MIB };
 
-	memset(mmap(subject.area, 4 * MIB * PAGE_BYTES, PROT_READ | PROT_WRITE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0), 'x', 4 * MIB * PAGE_BYTES);
-	good = buffer_map_at(&subject.buffer, view.address, MIB * PAGE_BYTES, view.count * PAGE_BYTES) &&
+	/* Nobody touches it before, or it would have page tables, which keeps huge pages away. */
+	good = mmap(subject.area, 4 * MIB * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+		    -1, 0) == subject.area;
+	good = good && buffer_map_at(&subject.buffer, view.address, MIB * PAGE_BYTES, view.count * PAGE_BYTES) &&
 	       touch("2 MiB, its ends don't agree", &subject, &view, 0);
 	for (uint64_t i = 0; i < MIB * PAGE_BYTES; i++)
-		good &= subject.area[i] == 'x' && subject.area[3 * MIB * PAGE_BYTES + i] == 'x';
-	/* With what is before it and half of what is behind: a huge page next to small ones. */
-	good &= buffer_map_at(&subject.buffer, subject.area + MIB * PAGE_BYTES, MIB * PAGE_BYTES, 3 * MIB * PAGE_BYTES);
-	*(volatile uint8_t *)(subject.area + 2 * MIB * PAGE_BYTES);
-	*(volatile uint8_t *)(subject.area + (2 * MIB - 1) * PAGE_BYTES);
-	view.count = 3 * MIB;
+		good &= !subject.area[i] && !subject.area[3 * MIB * PAGE_BYTES + i];
+	/* At an address with no page tables yet, so that a huge page comes to lie next to small ones. */
+	uint8_t *area = area_reserve(4 * MIB * PAGE_BYTES);
+
+	view = (struct view){ area + MIB * PAGE_BYTES, MIB, 3 * MIB };
+	good = good && area && buffer_map_at(&subject.buffer, view.address, MIB * PAGE_BYTES, 3 * MIB * PAGE_BYTES);
+	for (uint64_t page = 2 * MIB; good && page >= 2 * MIB - 1; page--)
+		good = *(volatile uint32_t *)(area + page * PAGE_BYTES) == HOST_VALUE + (uint32_t)page;
 	/* KVM takes it by 4 KiB, as the guest's address doesn't agree with it. */
 	good = good && show(&subject, &view) && look(&subject, &view, &figures) &&
 	       report("3 MiB, its beginning doesn't agree", &figures,
