@@ -2,8 +2,7 @@
 # shellcheck shell=bash
 # A small kernel with KASAN, lockdep and page_ref tracepoints, from Debian's
 # source and the fragments in kernel-patches/config, with its modules built twice:
-# as they are, and with our series, TTM's KUnit tests among them. Needs common.sh, root.sh, sources.sh
-# and modules.sh.
+# as they are, and with our series. Needs common.sh, root.sh, sources.sh and modules.sh.
 
 build_debug_kernel() {
 	local folder=$cache/build/linux-debug patches patch
@@ -35,8 +34,6 @@ build_debug_kernel() {
 	in_root bash -euo pipefail -c '
 		cd /cache/build/linux-debug
 		make -s -j "$(nproc)" modules
-		rm -rf /cache/linux/debug-series
-		make -s INSTALL_MOD_PATH=/cache/linux/debug-series modules_install
 		rm -rf /cache/modules/debug
 		mkdir -p /cache/modules/debug
 		cp arch/x86/kvm/*.ko drivers/gpu/drm/ttm/ttm.ko /cache/modules/debug/
