@@ -11,7 +11,7 @@ write_bochsrc() {
 	cat <<-END
 		display_library: term
 		memory: guest=$memory, host=$memory
-		cpu: model=corei7_haswell_4770, count=1, ips=50000000, reset_on_triple_fault=0, ignore_bad_msrs=1
+		cpu: model=tigerlake, count=1, ips=50000000, reset_on_triple_fault=0, ignore_bad_msrs=1
 		pci: enabled=1, chipset=i440fx, slot1=pcivga
 		vga: extension=vbe
 		romimage: file=/usr/share/bochs/BIOS-bochs-latest
