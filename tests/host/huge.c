@@ -12,11 +12,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/kvm.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -457,6 +459,29 @@ static bool check_read_only(void)
 	return good;
 }
 
+/* With a dirty log, the page that is written to is the only one that is dirty. */
+static bool check_dirty(struct subject *subject)
+{
+	struct kvm_userspace_memory_region region = {
+		.slot = SLOT,
+		.flags = KVM_MEM_LOG_DIRTY_PAGES,
+		.guest_phys_addr = MACHINE_MEMORY,
+		.memory_size = 16 * PAGE_BYTES,
+		.userspace_addr = (uint64_t)(uintptr_t)subject->area,
+	};
+	uint64_t dirty = 0;
+	struct kvm_dirty_log log = { .slot = SLOT, .dirty_bitmap = &dirty };
+	struct kvm_userspace_memory_region gone = { .slot = SLOT };
+	/* It can't have another size as long as it exists. */
+	bool good = !ioctl(subject->machine.vm, KVM_SET_USER_MEMORY_REGION, &gone);
+
+	good = good && !ioctl(subject->machine.vm, KVM_SET_USER_MEMORY_REGION, &region) &&
+	       !machine_write_pages(&subject->machine, 1, GUEST_VALUE, subject->results) &&
+	       !ioctl(subject->machine.vm, KVM_GET_DIRTY_LOG, &log) && dirty == 1;
+	printf("one page is written to, dirty are %#" PRIx64 "%s\n", dirty, good ? "" : "  NOT AS EXPECTED");
+	return good;
+}
+
 /*
  * KVM maps more than the page of a fault, but nothing behind the memslot, and what is
  * read-only for the host only for reading.
@@ -483,6 +508,8 @@ static bool check_neighbours(void)
 	good = good && (stock || read.faults <= 2) && written.faults >= 16;
 	printf("16 pages, read-only at first: %" PRIu64 " faults to read them, %" PRIu64 " to write them%s\n", read.faults,
 	       written.faults, good ? "" : "  NOT AS EXPECTED");
+	good = good && check_dirty(&subject);
+	/* Last, as the guest's read of what is not there is not completed. */
 	view.count = 8;
 	if (good && show(&subject, &view))
 		behind = machine_read_pages(&subject.machine, 16, HOST_VALUE, subject.results);

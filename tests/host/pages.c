@@ -119,6 +119,8 @@ int pages_fault_in(const volatile void *address, uint64_t count, uint64_t *pfns,
 	int result;
 
 	memset(pfns, 0, count * sizeof(*pfns));
+	/* A huge page would be inserted in another way, and by one call for many. */
+	madvise((void *)(uintptr_t)address, count * PAGE_BYTES, MADV_NOHUGEPAGE);
 	*why = "no kprobe on vmf_insert_pfn_prot (needs root and tracefs)";
 	result = make_trace();
 	if (result)

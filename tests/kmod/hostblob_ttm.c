@@ -173,7 +173,7 @@ static int test_tt_populate(struct ttm_device *bdev, struct ttm_tt *tt, struct t
 		/* Of iomem only the last, so that both kinds are seen. */
 		if (order >= 2 && (test->source.pages == HOSTBLOB_TTM_SHUFFLED ||
 				   (test->source.pages == HOSTBLOB_TTM_IOMEM && index + (1 << order) == tt->num_pages)))
-			swap(tt->pages[index + (1 << order) / 4], tt->pages[index + (1 << order) / 2]);
+			swap(tt->pages[index + (1 << order) / 4 + 1], tt->pages[index + (1 << order) / 2 + 1]);
 	}
 	return 0;
 }
