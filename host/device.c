@@ -154,7 +154,7 @@ static void fill_in(struct hostblob_limits *limits, uint64_t window_size)
 	if (!limits->contexts)
 		limits->contexts = 4096;
 	if (!limits->resources)
-		limits->resources = 65536;
+		limits->resources = default_blobs();
 	if (!limits->context_bytes)
 		limits->context_bytes = limits->bytes;
 	if (!limits->context_blobs)

@@ -168,7 +168,8 @@ struct hostblob_guest {
  *	each takes a file descriptor, and two mappings while it is mapped)
  * @mapped_blobs: host blobs in the window at one time (default: @blobs)
  * @contexts: contexts (default 4096)
- * @resources: resource ids, the VMM's own included (default 65536)
+ * @resources: resource ids, the VMM's own included (default: as for @blobs, for the
+ *	VMM's own may take as much)
  * @attachments: pairs of a context and a resource that it may use (default 262144)
  * @items: kinds of images that one context may ask for (default 1024)
  * @context_bytes: sum of the host blobs that one context has made (default: @bytes)
@@ -385,7 +386,7 @@ struct hostblob_limits hostblob_device_limits(const struct hostblob_device *devi
 #define HOSTBLOB_CAPSET_CROSS_DOMAIN 5
 
 /** The most bytes of commands that are taken at a time. */
-#define HOSTBLOB_SUBMIT_MAX 65536
+#define HOSTBLOB_SUBMIT_MAX 4096
 
 /**
  * struct hostblob_capset - RESP_OK_CAPSET_INFO

@@ -318,7 +318,7 @@ static void limits_have_defaults(void **state)
 	assert_int_equal(limits.mapped_blobs, limits.blobs);
 	assert_int_equal(limits.context_blobs, limits.blobs);
 	assert_int_equal(limits.contexts, 4096);
-	assert_int_equal(limits.resources, 65536);
+	assert_int_equal(limits.resources, limits.blobs);
 }
 
 static void reset_returns_everything(void **state)
