@@ -18,9 +18,9 @@ build_kunit() {
 		rm -rf "/cache/kunit/$1"
 		mkdir -p "/cache/kunit/$1"
 		for program in series control; do
+			[ "$program" = series ] || git apply -R --unsafe-paths "/hostblob/$2"
 			python3 tools/testing/kunit/kunit.py build --jobs "$(nproc)" --kunitconfig=drivers/gpu/drm/ttm/tests
 			cp .kunit/linux "/cache/kunit/$1/$program"
-			git apply -R --unsafe-paths "/hostblob/$2"
 		done
 		rm -rf "/cache/build/kunit-$1"
 	' build_kunit "$kernel" "$fix"
