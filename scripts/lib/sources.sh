@@ -77,7 +77,7 @@ unpack_linux() {
 		name=$1 package=$2 folder=$3; shift 3
 		dpkg-deb --fsys-tarfile "/cache/packages/$package" |
 			tar -xO "./usr/src/$name.tar.xz" |
-			tar -xJ -C "$folder" --strip-components=1 "$@"
+			tar -xJ -C "$folder" --strip-components=1 --wildcards --no-wildcards-match-slash "$@"
 	' unpack "$name" "$package" "/cache${folder#"$cache"}.partial" "${members[@]}"
 	mv "$folder.partial" "$folder"
 }

@@ -427,6 +427,35 @@ static bool check_fork(void)
 	return good;
 }
 
+/*
+ * The kernel chooses the address. A buffer before it in the file's offsets makes
+ * that they don't agree by luck.
+ */
+static bool check_placed(void)
+{
+	struct hostblob_ttm_test faults = { .request = HOSTBLOB_TTM_FAULTS };
+	struct buffer buffers[2];
+	bool good = !buffer_create(node, driver, BUFFER_DRM_FD, PAGE_BYTES, &buffers[0]) &&
+		    !buffer_create(node, driver, BUFFER_DRM_FD, 5 * MIB * PAGE_BYTES, &buffers[1]);
+	struct subject subject = { .buffer = buffers[1] };
+	volatile uint32_t *words = good ? buffer_map(&buffers[1]) : NULL;
+
+	good = words && ask(&subject, &faults);
+	for (uint64_t page = 0; good && page < 5 * MIB; page++)
+		words[page * PAGE_WORDS] = HOST_VALUE + (uint32_t)page;
+	for (uint64_t page = 0; good && page < 5 * MIB; page++)
+		good = words[page * PAGE_WORDS] == HOST_VALUE + (uint32_t)page;
+	good = good && ask(&subject, &faults) &&
+	       (huge ? faults.value == 2 && faults.count <= 2 + MIB / 16 : faults.value == 0);
+	printf("5 MiB at an address of the kernel's: TTM: %" PRIu32 " faults, %" PRIu32 " of 2 MiB%s\n", faults.count,
+	       faults.value, good ? "" : "  NOT AS EXPECTED");
+	if (words)
+		munmap((void *)words, buffers[1].size);
+	drmCloseBufferHandle(node, buffers[1].handle);
+	drmCloseBufferHandle(node, buffers[0].handle);
+	return good;
+}
+
 /* A huge page can't be copied on write; TTM allows none at all. */
 static bool check_private(void)
 {
@@ -572,7 +601,7 @@ static const struct {
 	{ "private", check_private, true },   { "middle", check_middle, false },
 	{ "shuffled", check_shuffled, false }, { "fragmented", check_fragmented, false },
 	{ "iomem", check_iomem, false },      { "caching", check_caching, false },
-	{ "neighbours", check_neighbours, false },
+	{ "neighbours", check_neighbours, false }, { "placed", check_placed, false },
 	{ "read-only", check_read_only, false }, { "contended", check_contended, false },
 };
 

@@ -56,10 +56,9 @@ struct test_bo {
 	atomic_t faults, huge_faults; /* that mapped something */
 };
 
-/*
- * Only ttm.ko with our series has it, and this driver has to run on the stock one.
- */
+/* Only our series' modules have them, and this driver has to run on stock ones. */
 static vm_fault_t (*huge_fault_reserved)(struct vm_fault *vmf, pgprot_t prot, unsigned int order);
+static typeof(((struct file_operations *)NULL)->get_unmapped_area) find_unmapped_area;
 
 static struct platform_device *platform;
 
@@ -519,7 +518,10 @@ static void test_postclose(struct drm_device *drm, struct drm_file *file)
 	kfree(file->driver_priv);
 }
 
-DEFINE_DRM_GEM_FOPS(test_fops);
+static struct file_operations test_fops = {
+	.owner = THIS_MODULE,
+	DRM_GEM_FOPS,
+};
 
 static const struct drm_driver test_driver = {
 	.driver_features = DRIVER_GEM | DRIVER_RENDER,
@@ -551,6 +553,9 @@ static int __init test_init(void)
 
 	huge_fault_reserved = (void *)__symbol_get("ttm_bo_vm_huge_fault_reserved");
 	set_huge_fault(&test_vm_ops, test_any_fault, huge_fault_reserved);
+	find_unmapped_area = (void *)__symbol_get("drm_gem_ttm_get_unmapped_area");
+	if (find_unmapped_area)
+		test_fops.get_unmapped_area = find_unmapped_area;
 	platform = platform_device_register_simple("hostblob_ttm", -1, NULL, 0);
 	if (IS_ERR(platform))
 		return PTR_ERR(platform);
@@ -592,6 +597,8 @@ static void __exit test_exit(void)
 
 	if (huge_fault_reserved)
 		__symbol_put("ttm_bo_vm_huge_fault_reserved");
+	if (find_unmapped_area)
+		__symbol_put("drm_gem_ttm_get_unmapped_area");
 	drm_dev_unplug(&test->drm);
 	devres_release_group(&platform->dev, NULL);
 	platform_device_unregister(platform);
