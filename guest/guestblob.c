@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 #include <xf86drm.h>
 
@@ -28,6 +29,7 @@ struct options {
 	const char *output;
 	uint64_t size;
 	uint64_t count;
+	uint64_t live;
 	uint32_t width, height;
 	bool screen, hold, hostile, reference, json;
 };
@@ -54,6 +56,7 @@ static void help(FILE *out)
 	      "  --screen          paint: put the blob on the screen\n"
 	      "  --hold            paint, check: keep the blob until standard input has a line or\n"
 	      "                    ends; check: and check it again\n"
+	      "  --live N          stress: beside N others that stay (0)\n"
 	      "  --hostile         stress: with whatever values, and all over the window\n"
 	      "  --output FILE     paint: write the picture to FILE, as PPM\n"
 	      "  --reference       paint: draw into plain memory, with no device\n"
@@ -101,7 +104,7 @@ static int parse(int argc, char **argv, struct options *options)
 		{ "height", required_argument, NULL, 'h' }, { "screen", no_argument, NULL, 'S' },
 		{ "hold", no_argument, NULL, 'H' },	   { "output", required_argument, NULL, 'o' },
 		{ "format", required_argument, NULL, 'f' },
-		{ "hostile", no_argument, NULL, 'X' },
+		{ "hostile", no_argument, NULL, 'X' }, { "live", required_argument, NULL, 'l' },
 		{ "reference", no_argument, NULL, 'r' },   { "json", no_argument, NULL, 'j' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -112,6 +115,7 @@ static int parse(int argc, char **argv, struct options *options)
 		case 'n': options->node = optarg; break;
 		case 's': result = parse_number(optarg, true, &options->size); break;
 		case 'c': result = parse_number(optarg, false, &options->count); break;
+		case 'l': result = parse_number(optarg, false, &options->live); break;
 		case 'w': result = parse_dimension(optarg, &options->width); break;
 		case 'h': result = parse_dimension(optarg, &options->height); break;
 		case 'f': options->format = optarg; break;
@@ -441,33 +445,86 @@ static int stress_hostile(const struct options *options)
 	return 0;
 }
 
+static void show_progress(uint64_t done, uint64_t all)
+{
+	if (isatty(STDERR_FILENO) && done % 100 == 0)
+		fprintf(stderr, "\r%" PRIu64 " of %" PRIu64, done, all);
+}
+
+static int make_and_touch(int node, uint64_t size, struct blob *blob)
+{
+	int result = blob_create(node, 0, size, blob);
+
+	if (!result) {
+		blob->data[0] = 1;
+		blob->data[size - 1] = 1;
+	}
+	return result;
+}
+
+static uint64_t microseconds(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (uint64_t)time.tv_sec * 1000000 + (uint64_t)time.tv_nsec / 1000;
+}
+
+static int compare_times(const void *a, const void *b)
+{
+	uint64_t first = *(const uint64_t *)a, second = *(const uint64_t *)b;
+
+	return (first > second) - (first < second);
+}
+
 static int stress(const struct options *options)
 {
 	uint64_t size = round_to_pages(options->size ? options->size : 64u << 10);
 	uint64_t count = options->count ? options->count : 1000;
+	struct blob *live;
+	uint64_t *times;
 	char path[256];
-	int node;
+	int node, result = 0;
 
 	if (options->hostile)
 		return stress_hostile(options);
-	node = blob_open_node(options->node, path, sizeof(path));
-	if (node < 0)
+	live = calloc(options->live + 1, sizeof(*live));
+	times = calloc(count, sizeof(*times));
+	if (!live || !times) {
+		fputs("guestblob: out of memory\n", stderr);
+		free(live);
+		free(times);
 		return 1;
-	for (uint64_t i = 0; i < count; i++) {
+	}
+	node = blob_open_node(options->node, path, sizeof(path));
+	result = node < 0;
+	for (uint64_t i = 0; i < options->live && !result; i++) {
+		result = make_and_touch(node, size, &live[i]);
+		show_progress(i, options->live);
+	}
+	for (uint64_t i = 0; i < count && !result; i++) {
+		uint64_t start = microseconds();
 		struct blob blob;
 
-		if (blob_create(node, 0, size, &blob))
-			return 1;
-		blob.data[0] = 1;
-		blob.data[size - 1] = 1;
-		blob_destroy(&blob);
-		if (isatty(STDERR_FILENO) && i % 100 == 0)
-			fprintf(stderr, "\r%" PRIu64 " of %" PRIu64, i, count);
+		result = make_and_touch(node, size, &blob);
+		if (!result)
+			blob_destroy(&blob);
+		times[i] = microseconds() - start;
+		show_progress(i, count);
 	}
-	close(node);
-	printf(options->json ? "{\"blobs\":%" PRIu64 ",\"bytes\":%" PRIu64 "}\n" :
-			       "%" PRIu64 " blobs of %" PRIu64 " bytes made and freed\n", count, size);
-	return 0;
+	if (!result) {
+		qsort(times, count, sizeof(*times), compare_times);
+		printf(options->json ?
+			       "{\"blobs\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"p50_us\":%" PRIu64 ",\"p99_us\":%" PRIu64 "}\n" :
+			       "%" PRIu64 " blobs of %" PRIu64 " bytes made and freed, in %" PRIu64 " us (p50) and %" PRIu64
+			       " us (p99) each\n", count, size, times[(count - 1) / 2], times[(count - 1) * 99 / 100]);
+	}
+	/* All that is left is freed with it. */
+	if (node >= 0)
+		close(node);
+	free(live);
+	free(times);
+	return result ? 1 : 0;
 }
 
 /* How many pages of the window begin with @secret. */

@@ -363,6 +363,8 @@ int machine_get_figures(const struct machine *machine, struct machine_figures *f
 	int result = read_statistic(machine->vcpus[0], "pf_fixed", &figures->faults);
 
 	if (!result)
+		result = read_statistic(machine->vcpus[0], "exits", &figures->exits);
+	if (!result)
 		result = read_statistic(machine->vm, "pages_4k", &figures->pages_4k);
 	return result ? result : read_statistic(machine->vm, "pages_2m", &figures->pages_2m);
 }

@@ -92,6 +92,7 @@ void machine_stop(struct machine *machine);
 struct machine_figures {
 	uint64_t faults;	    /* for which it has installed an entry: pf_fixed */
 	uint64_t pages_4k, pages_2m; /* that are mapped now */
+	uint64_t exits;		    /* of vCPU 0 */
 };
 
 /* Returns 0, or a negative errno after a message on stderr. */

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+# A Linux guest in QEMU on a KVM host, with the device. Needs cache, release and output:
+# the cache's folder, the guest kernel's release and a folder for logs.
+
+work=$(mktemp -d)
+emulator=
+trap '[ -z "$emulator" ] || kill "$emulator" 2>/dev/null || true; rm -rf "$work"' EXIT
+image=$cache/images/guest-$release.cpio
+# The test driver's switch: 1 makes every access to every buffer fail.
+failing=/sys/module/hostblob_ttm/parameters/fail
+traced= # events of QEMU's that go to $output/trace
+node=
+for candidate in /dev/dri/renderD128 /dev/dri/card0; do
+	[ -n "$node" ] || [ ! -e "$candidate" ] || node=$candidate
+done
+
+# start COMMAND [OPTIONS [ARGUMENT]...]: a guest that runs COMMAND, with OPTIONS
+# for the device and ARGUMENTs for QEMU. Its serial line is file descriptor 3
+# (from it) and 4 (to it), the monitor 5 and 6; all it says is kept.
+start() {
+	mkfifo "$work"/{serial,monitor}.{in,out}
+	: >"$output/serial"
+	"$cache/prefix/bin/qemu-system-x86_64" -L /usr/share/qemu -L /usr/share/seabios \
+		-accel kvm -cpu host -M pc -m 256 -nodefaults -no-user-config -no-reboot -display none -vga none \
+		-chardev "pipe,id=serial,path=$work/serial" -serial chardev:serial \
+		-chardev "pipe,id=monitor,path=$work/monitor" -monitor chardev:monitor \
+		-device "virtio-gpu-hostblob-pci,node=$node,hostmem=64M${2:+,$2}" "${@:3}" \
+		-kernel "$cache/linux/$release/boot/vmlinuz-$release" -initrd "$image" \
+		-append "console=ttyS0 loglevel=2 panic=-1 iomem=relaxed guest_command=$(printf '%s' "$1" | base64 -w0)" \
+		${traced:+-trace "$traced" -D "$output/trace"} >"$output/qemu" 2>&1 &
+	emulator=$!
+	# Both ends, so that no open waits for QEMU and none fails if it ends.
+	exec 3<>"$work/serial.out" 4<>"$work/serial.in" 5<>"$work/monitor.out" 6<>"$work/monitor.in"
+}
+
+# wait_for TEXT: read the guest's lines until one has TEXT, if none has had it;
+# 1 if the guest or QEMU ends or says nothing for two minutes.
+wait_for() {
+	local line start='' silent=0
+	! grep -q -- "$1" "$output/serial" || return 0
+	while [ "$silent" -lt 24 ]; do
+		if ! IFS= read -r -t 5 line <&3; then
+			[ -z "$line" ] || silent=0
+			start+=$line silent=$((silent + 1))
+			kill -0 "$emulator" 2>/dev/null || return 1
+			continue
+		fi
+		line=${start}${line%$'\r'} start='' silent=0
+		printf '%s\n' "$line" >>"$output/serial"
+		[[ ! $line =~ $1 ]] || return 0
+		[[ $line != 'guest: exit '* ]] || return 1
+	done
+	return 1
+}
+
+# ended STEP [STATUS]: wait until the guest says how a step ended; succeed if
+# that is STATUS (0).
+ended() {
+	wait_for "^$1 ended: " && grep -q "^$1 ended: ${2:-0}$" "$output/serial"
+}
+
+# monitor COMMAND: have QEMU run it, return when it is done.
+monitor() {
+	local text
+	printf '%s\n' "$1" >&6
+	# The echo of the command, what it prints, and the next prompt: "(qemu)".
+	while IFS= read -r -d ')' -t 60 text <&5; do
+		[[ $text != *"$1"* ]] || return 0
+	done
+	return 1
+}
+
+stop() {
+	kill "$emulator" 2>/dev/null || true
+	wait "$emulator" 2>/dev/null || true
+	emulator=
+	exec 3<&- 4<&- 5<&- 6<&-
+	rm -f "$work"/{serial,monitor}.{in,out}
+	[ ! -e "$failing" ] || printf '0\n' >"$failing"
+}
+
+said() {
+	grep -- "$1" "$output/serial" | tail -n 1
+}
