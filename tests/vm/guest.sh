@@ -72,6 +72,7 @@ monitor() {
 }
 
 stop() {
+	[ -n "$emulator" ] || return 0
 	kill "$emulator" 2>/dev/null || true
 	wait "$emulator" 2>/dev/null || true
 	emulator=
