@@ -60,13 +60,12 @@ ended() {
 	wait_for "^$1 ended: " && grep -q "^$1 ended: ${2:-0}$" "$output/serial"
 }
 
-# monitor COMMAND: have QEMU run it, return when it is done.
+# monitor COMMAND: have QEMU run it, return when it is done. What it printed is in monitor_said.
 monitor() {
-	local text
 	printf '%s\n' "$1" >&6
 	# The echo of the command, what it prints, and the next prompt: "(qemu)".
-	while IFS= read -r -d ')' -t 60 text <&5; do
-		[[ $text != *"$1"* ]] || return 0
+	while IFS= read -r -d ')' -t 60 monitor_said <&5; do
+		[[ $monitor_said != *"$1"* ]] || return 0
 	done
 	return 1
 }
