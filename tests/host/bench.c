@@ -241,7 +241,7 @@ static bool cycles(void)
 		{ "slot", true, false },
 		{ "slot-zap-all", true, true },
 	};
-	static const unsigned int lives[] = { 1, 64, 4096 };
+	static const unsigned int lives[] = { 1, 64, 512, 4096 };
 	int vm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	int quirks = vm < 0 ? 0 : ioctl(vm, KVM_CHECK_EXTENSION, KVM_CAP_DISABLE_QUIRKS2);
 	bool good = true;
@@ -333,7 +333,7 @@ int main(int argc, char **argv)
 	fputs("Usage: bench first-touch|cycle|revoke\n"
 	      "Print as CSV what a guest's buffer costs:\n\n"
 	      "  first-touch  faults, entries and exits of the first touch of 4 KiB to 256 MiB\n"
-	      "  cycle        time to make, map, touch, unmap and free 64 KiB, beside 1, 64 and 4096\n"
+	      "  cycle        time to make, map, touch, unmap and free 64 KiB, beside up to 4096\n"
 	      "               others, with one memslot for all or one for each\n"
 	      "  revoke       time to evict a buffer, and until the guest has it again\n\n"
 	      "Exit status: 0, 1 if anything failed, 2 bad usage, 77 skipped.\n",
