@@ -72,7 +72,11 @@ static int make_buffer(bool write_combined, int *node, struct buffer *buffer)
 		return *node;
 	int result = write_combined ? buffer_choose_kind(*node, "write-combined") : 0;
 
-	return result ? result : buffer_create(*node, driver, BUFFER_DMA_BUF, PAGES * PAGE_BYTES, buffer);
+	if (result)
+		return result;
+	/* Linux 6.1 can't map the dma-bufs of some drivers. */
+	result = buffer_create(*node, driver, BUFFER_DMA_BUF, PAGES * PAGE_BYTES, buffer);
+	return result ? buffer_create(*node, driver, BUFFER_DRM_FD, PAGES * PAGE_BYTES, buffer) : result;
 }
 
 /*
