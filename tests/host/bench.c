@@ -63,6 +63,28 @@ static bool ask(const struct buffer *buffer, struct hostblob_ttm_test *test)
 	return false;
 }
 
+/* A buffer that is all that a guest has. */
+struct subject {
+	struct machine machine;
+	struct buffer buffer;
+	uint8_t *area;
+};
+
+static bool show(struct subject *subject, uint64_t bytes)
+{
+	subject->area = area_reserve(bytes);
+	return subject->area && !buffer_create(node, driver, BUFFER_DRM_FD, bytes, &subject->buffer) &&
+	       !machine_create(&subject->machine, 1) && buffer_map_at(&subject->buffer, subject->area, 0, bytes) &&
+	       !machine_set_memory(&subject->machine, SLOT, MACHINE_MEMORY, subject->area, bytes);
+}
+
+static void hide(struct subject *subject)
+{
+	machine_destroy(&subject->machine);
+	munmap(subject->area, subject->buffer.size);
+	drmCloseBufferHandle(node, subject->buffer.handle);
+}
+
 /* The guest's first touch of a buffer whose addresses agree, of 4 KiB to 256 MiB. */
 static bool first_touch(void)
 {
@@ -75,17 +97,13 @@ static bool first_touch(void)
 		struct hostblob_ttm_test faults = { .request = HOSTBLOB_TTM_FAULTS }, none = faults;
 		uint64_t bytes = sizes[i] * PAGE_BYTES, failed = 0;
 		struct machine_figures before, after;
-		struct machine machine;
-		struct buffer buffer;
-		uint8_t *area = area_reserve(bytes);
+		struct subject subject;
 
-		if (!area || buffer_create(node, driver, BUFFER_DRM_FD, bytes, &buffer) || machine_create(&machine, 1))
+		if (!show(&subject, bytes))
 			return false;
-		good = buffer_map_at(&buffer, area, 0, bytes) &&
-		       !machine_set_memory(&machine, SLOT, MACHINE_MEMORY, area, bytes) &&
-		       !machine_get_figures(&machine, &before) && (!test_driver || ask(&buffer, &none)) &&
-		       !machine_write_pages(&machine, sizes[i], 1, results) && !machine_get_figures(&machine, &after) &&
-		       (!test_driver || ask(&buffer, &faults));
+		good = !machine_get_figures(&subject.machine, &before) && (!test_driver || ask(&subject.buffer, &none)) &&
+		       !machine_write_pages(&subject.machine, sizes[i], 1, results) &&
+		       !machine_get_figures(&subject.machine, &after) && (!test_driver || ask(&subject.buffer, &faults));
 		for (uint64_t page = 0; good && page < sizes[i]; page++)
 			failed += results[page] != PAGE_REACHED;
 		good = good && !failed;
@@ -98,9 +116,7 @@ static bool first_touch(void)
 			printf("first-touch,%" PRIu64 ",%" PRIu64 ",%s,%" PRIu64 ",%" PRIu64 ",%" PRIu64 "\n", bytes,
 			       after.faults - before.faults - 1, driver_faults, after.pages_4k - 1, after.pages_2m,
 			       after.exits - before.exits);
-		machine_destroy(&machine);
-		munmap(area, bytes);
-		drmCloseBufferHandle(node, buffer.handle);
+		hide(&subject);
 	}
 	free(results);
 	return good;
@@ -269,15 +285,12 @@ static bool revokes(void)
 		double evict[100], refault[100];
 		uint64_t bytes = sizes[i] * PAGE_BYTES;
 		struct machine_figures before, after;
-		struct machine machine;
-		struct buffer buffer;
-		uint8_t *area = area_reserve(bytes);
+		struct subject subject;
 
-		if (!area || buffer_create(node, driver, BUFFER_DRM_FD, bytes, &buffer) || machine_create(&machine, 1))
+		if (!show(&subject, bytes))
 			return false;
-		good = buffer_map_at(&buffer, area, 0, bytes) &&
-		       !machine_set_memory(&machine, SLOT, MACHINE_MEMORY, area, bytes) &&
-		       !machine_write_pages(&machine, sizes[i], 1, results) && !machine_get_figures(&machine, &before);
+		good = !machine_write_pages(&subject.machine, sizes[i], 1, results) &&
+		       !machine_get_figures(&subject.machine, &before);
 		for (unsigned int j = 0; good && j < 100; j++) {
 			struct hostblob_ttm_test test = { .request = HOSTBLOB_TTM_EVICT };
 			double start, evicted;
@@ -285,26 +298,24 @@ static bool revokes(void)
 			/* It has to be there, which may take a request, and the guest's, to be evicted. */
 			do {
 				test = (struct hostblob_ttm_test){ .request = HOSTBLOB_TTM_EVICT };
-				good = ask(&buffer, &test);
+				good = ask(&subject.buffer, &test);
 			} while (good && test.count);
-			good = good && !machine_write_pages(&machine, sizes[i], 1, results);
+			good = good && !machine_write_pages(&subject.machine, sizes[i], 1, results);
 			start = now();
-			good = good && ask(&buffer, &test) && test.count == 1;
+			good = good && ask(&subject.buffer, &test) && test.count == 1;
 			evicted = now();
-			good = good && !machine_write_pages(&machine, sizes[i], 1, results);
+			good = good && !machine_write_pages(&subject.machine, sizes[i], 1, results);
 			refault[j] = now() - evicted;
 			evict[j] = evicted - start;
 			for (uint64_t page = 0; page < sizes[i]; page++)
 				good = good && results[page] == PAGE_REACHED;
 		}
-		good = good && !machine_get_figures(&machine, &after);
+		good = good && !machine_get_figures(&subject.machine, &after);
 		if (good)
 			printf("revoke,%" PRIu64 ",100,%.1f,%.1f,%.1f,%.1f,%" PRIu64 "\n", bytes, percentile(evict, 100, 50),
 			       percentile(evict, 100, 99), percentile(refault, 100, 50), percentile(refault, 100, 99),
 			       (after.faults - before.faults) / 200);
-		machine_destroy(&machine);
-		munmap(area, bytes);
-		drmCloseBufferHandle(node, buffer.handle);
+		hide(&subject);
 	}
 	free(results);
 	return good;
