@@ -14,6 +14,9 @@ build_debug_kernel() {
 		make -s tinyconfig
 		scripts/kconfig/merge_config.sh -m .config /hostblob/kernel-patches/config/{base,host,debug}.config
 		printf "CONFIG_LOCALVERSION=\"-debug\"\n" >>.config
+		# iommufd, which Debian does not build.
+		printf "CONFIG_%s=y\n" IOMMU_SUPPORT INTEL_IOMMU IRQ_REMAP VFIO_DEVICE_CDEV >>.config
+		printf "CONFIG_%s=m\n" IOMMUFD VFIO VFIO_PCI >>.config
 		make -s olddefconfig
 		make -s -j "$(nproc)" bzImage modules
 		release=$(make -s kernelrelease)
@@ -26,7 +29,8 @@ build_debug_kernel() {
 		mv "$tree.partial" "$tree"
 		printf "%s\n" "$release" >"$tree/release"
 		. /hostblob/scripts/lib/images.sh
-		make_host_image "$tree" "$release" /cache/build/linux-debug /cache/images/host-debug.cpio qxl bochs
+		make_host_image "$tree" "$release" /cache/build/linux-debug /cache/images/host-debug.cpio qxl bochs \
+			vfio_iommu_type1 vfio_pci
 	'
 	for patch in "${patches[@]}"; do
 		in_root git -C /cache/build/linux-debug apply --unsafe-paths "$patch"
