@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 # shellcheck shell=bash
 # A Linux guest in QEMU on a KVM host, with the device. Needs cache, release and output:
-# the cache's folder, the guest kernel's release and a folder for logs.
+# the cache's folder, the guest kernel's release and a folder for logs. Counts results in
+# number and failed.
 
 work=$(mktemp -d)
 emulator=
@@ -10,6 +11,8 @@ image=$cache/images/guest-$release.cpio
 # The test driver's switch: 1 makes every access to every buffer fail.
 failing=/sys/module/hostblob_ttm/parameters/fail
 traced= # events of QEMU's that go to $output/trace
+parameters= # more of the guest kernel's
+number=0 failed=0
 node=
 for candidate in /dev/dri/renderD128 /dev/dri/card0; do
 	[ -n "$node" ] || [ ! -e "$candidate" ] || node=$candidate
@@ -27,7 +30,7 @@ start() {
 		-chardev "pipe,id=monitor,path=$work/monitor" -monitor chardev:monitor \
 		-device "virtio-gpu-hostblob-pci,node=$node,hostmem=64M${2:+,$2}" "${@:3}" \
 		-kernel "$cache/linux/$release/boot/vmlinuz-$release" -initrd "$image" \
-		-append "console=ttyS0 loglevel=2 panic=-1 iomem=relaxed guest_command=$(printf '%s' "$1" | base64 -w0)" \
+		-append "console=ttyS0 loglevel=2 panic=-1 iomem=relaxed ${parameters:+$parameters }guest_command=$(printf '%s' "$1" | base64 -w0)" \
 		${traced:+-trace "$traced" -D "$output/trace"} >"$output/qemu" 2>&1 &
 	emulator=$!
 	# Both ends, so that no open waits for QEMU and none fails if it ends.
@@ -82,4 +85,36 @@ stop() {
 
 said() {
 	grep -- "$1" "$output/serial" | tail -n 1
+}
+
+# A page's DMA by QEMU's edu device, in the guest: dma SOURCE TARGET 1, to its own memory at
+# 0x40000, or 3, from it. The window and its address.
+edu_driver='
+edu=$(grep -l 0x11e8 /sys/bus/pci/devices/*/device)
+edu=${edu%/device}
+echo 1 >$edu/enable
+printf "\006" | dd of=$edu/config bs=1 seek=4 conv=notrunc
+read registers rest <$edu/resource
+window=$(sed -n "5s/ .*//p" /sys/class/drm/card0/device/resource)
+set_register() { devmem $((registers + $1)) 64 $2; }
+dma() {
+	set_register 0x80 $1
+	set_register 0x88 $2
+	set_register 0x90 4096
+	set_register 0x98 $3
+	while [ $(($(devmem $((registers + 0x98)) 64) & 1)) = 1 ]; do :; done
+}
+'
+
+# result STATUS NAME [DETAIL]
+result() {
+	number=$((number + 1))
+	[ -z "${3:-}" ] || printf '# %s\n' "$3"
+	if [ "$1" = 0 ]; then
+		printf 'ok %d %s\n' "$number" "$2"
+	else
+		printf 'not ok %d %s\n' "$number" "$2"
+		failed=1
+		tail -n 12 "$output/serial" "$output/qemu" | sed 's/^/# /'
+	fi
 }
