@@ -19,9 +19,10 @@ compile_qemu() {
 		export PKG_CONFIG_PATH=/cache/prefix/lib/x86_64-linux-gnu/pkgconfig
 		./configure --target-list=x86_64-softmmu --with-devices-x86_64=hostblob \
 			--without-default-devices --without-default-features --disable-docs --disable-tools \
-			--disable-install-blobs --enable-kvm --enable-pixman --enable-png --enable-tcg $*
+			--disable-install-blobs --enable-kvm --enable-opengl --enable-pixman --enable-png --enable-tcg \
+			--enable-virglrenderer $*
 		targets=(qemu-system-x86_64)
-		for test in virtio-gpu virtio-gpu-hostblob virtio-gpu-hostblob-cross-domain; do
+		for test in virtio-gpu{,-gl,-hostblob,-hostblob-cross-domain}; do
 			[ ! -f "tests/qtest/$test-test.c" ] || targets+=("tests/qtest/$test-test")
 		done
 		ninja -C build "${targets[@]}"
@@ -42,7 +43,7 @@ build_qemu() {
 	unpack_our_qemu qemu
 	compile_qemu qemu --enable-hostblob
 	in_root bash -euc 'cd /cache/build/qemu/build
-		install -s qemu-system-x86_64 tests/qtest/virtio-gpu{,-hostblob{,-cross-domain}}-test /cache/prefix/bin/'
+		install -s qemu-system-x86_64 tests/qtest/virtio-gpu{,-gl,-hostblob{,-cross-domain}}-test /cache/prefix/bin/'
 }
 
 # Debian's source as it is, with which the device's tests fail, and ours with

@@ -12,12 +12,13 @@ root_bookworm=$cache/root-bookworm
 packages=(
 	# building
 	bc bison build-essential ca-certificates ccache cpio file flex git kmod
-	libcmocka-dev libdrm-dev libelf-dev libfdt-dev libglib2.0-dev libpixman-1-dev
-	libpng-dev libssl-dev meson ninja-build pahole pkgconf python3
+	libcmocka-dev libdrm-dev libegl-dev libelf-dev libepoxy-dev libfdt-dev libgbm-dev
+	libglib2.0-dev libpixman-1-dev libpng-dev libssl-dev libvirglrenderer-dev meson ninja-build pahole pkgconf python3
 	python3-venv rsync xz-utils zstd
 	# running: the emulator, and what the emulated hosts and guests need
-	bochs bochs-term bochsbios busybox-static isolinux netpbm
-	qemu-system-modules-spice qemu-system-x86 syslinux-common xorriso
+	bochs bochs-term bochsbios busybox-static isolinux libegl-mesa0 libgl1-mesa-dri netpbm
+	qemu-system-modules-opengl qemu-system-modules-spice qemu-system-x86 syslinux-common virgl-server
+	xorriso
 	# checking
 	clang libclang-rt-19-dev llvm shellcheck
 )
