@@ -2,7 +2,8 @@
 /*
  * Creates blobs, mostly with blob_id 0, which the device takes as "linear memory of
  * this size". It needs no context and no capset for that; the kernel makes a context
- * of its own for each open file.
+ * of its own for each open file. Of other devices those with Venus have such blobs,
+ * too, in a context of that capset.
  */
 #include "blob.h"
 
@@ -21,6 +22,10 @@
 /* The window is BAR 4 of QEMU's device; crosvm has it there, too. */
 #define WINDOW_BAR 4
 
+/* Their numbers in the virtio specification, which VIRTGPU_PARAM_* has as bits. */
+#define CAPSET_VENUS 4
+#define CAPSET_CROSS_DOMAIN 5
+
 static int is_virtio_gpu(int node)
 {
 	drmVersionPtr version = drmGetVersion(node);
@@ -28,6 +33,32 @@ static int is_virtio_gpu(int node)
 
 	drmFreeVersion(version);
 	return result;
+}
+
+/* Not the first choice: only such blobs are for user space to map, and for nobody else. */
+static int needs_venus(int node)
+{
+	int capsets = blob_parameter(node, VIRTGPU_PARAM_SUPPORTED_CAPSET_IDs);
+
+	return (capsets & 1 << CAPSET_VENUS) && !(capsets & 1 << CAPSET_CROSS_DOMAIN);
+}
+
+/* Returns @node, or a negative errno after a message. */
+static int make_context(int node)
+{
+	struct drm_virtgpu_context_set_param capset = {
+		.param = VIRTGPU_CONTEXT_PARAM_CAPSET_ID,
+		.value = CAPSET_VENUS,
+	};
+	struct drm_virtgpu_context_init context = { .num_params = 1, .ctx_set_params = (uintptr_t)&capset };
+	int error;
+
+	if (!needs_venus(node) || !drmIoctl(node, DRM_IOCTL_VIRTGPU_CONTEXT_INIT, &context))
+		return node;
+	error = errno;
+	fprintf(stderr, "guestblob: making a Venus context: %s\n", strerror(error));
+	close(node);
+	return -error;
 }
 
 int blob_open_node(const char *path, char *found, unsigned int found_size)
@@ -40,7 +71,7 @@ int blob_open_node(const char *path, char *found, unsigned int found_size)
 		if (node < 0)
 			continue;
 		if (is_virtio_gpu(node))
-			return node;
+			return make_context(node);
 		close(node);
 	}
 	if (!path) {
@@ -61,7 +92,7 @@ int blob_open_node(const char *path, char *found, unsigned int found_size)
 		close(node);
 		return -ENODEV;
 	}
-	return node;
+	return make_context(node);
 }
 
 int blob_parameter(int node, uint64_t parameter)
@@ -101,6 +132,9 @@ int blob_create(int node, uint32_t blob_id, uint64_t size, struct blob *blob)
 		      "such as virtio-gpu-hostblob-pci\n", stderr);
 		return -ENOTSUP;
 	}
+	/* Venus refuses any other flag. */
+	if (needs_venus(node))
+		create.blob_flags = VIRTGPU_BLOB_FLAG_USE_MAPPABLE;
 	/* As minigbm does with images: their exports are to have a name for other devices. */
 	if (blob_id && blob_parameter(node, VIRTGPU_PARAM_CROSS_DEVICE))
 		create.blob_flags |= VIRTGPU_BLOB_FLAG_USE_CROSS_DEVICE;

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 # shellcheck shell=bash
 # A Linux guest in QEMU on a KVM host, with the device. Needs cache, release and output:
-# the cache's folder, the guest kernel's release and a folder for logs. Counts results in
-# number and failed.
+# the cache's folder, the guest kernel's release and a folder for logs. The caller may
+# name another QEMU, display and device. Counts results in number and failed.
 
 work=$(mktemp -d)
 emulator=
@@ -17,6 +17,9 @@ node=
 for candidate in /dev/dri/renderD128 /dev/dri/card0; do
 	[ -n "$node" ] || [ ! -e "$candidate" ] || node=$candidate
 done
+qemu=$cache/prefix/bin/qemu-system-x86_64
+display=none
+device=virtio-gpu-hostblob-pci,node=$node,hostmem=64M
 
 # start COMMAND [OPTIONS [ARGUMENT]...]: a guest that runs COMMAND, with OPTIONS
 # for the device and ARGUMENTs for QEMU. Its serial line is file descriptor 3
@@ -24,11 +27,11 @@ done
 start() {
 	mkfifo "$work"/{serial,monitor}.{in,out}
 	: >"$output/serial"
-	"$cache/prefix/bin/qemu-system-x86_64" -L /usr/share/qemu -L /usr/share/seabios \
-		-accel kvm -cpu host -M pc -m 256 -nodefaults -no-user-config -no-reboot -display none -vga none \
+	"$qemu" -L /usr/share/qemu -L /usr/share/seabios \
+		-accel kvm -cpu host -M pc -m 256 -nodefaults -no-user-config -no-reboot -display "$display" -vga none \
 		-chardev "pipe,id=serial,path=$work/serial" -serial chardev:serial \
 		-chardev "pipe,id=monitor,path=$work/monitor" -monitor chardev:monitor \
-		-device "virtio-gpu-hostblob-pci,node=$node,hostmem=64M${2:+,$2}" "${@:3}" \
+		-device "$device${2:+,$2}" "${@:3}" \
 		-kernel "$cache/linux/$release/boot/vmlinuz-$release" -initrd "$image" \
 		-append "console=ttyS0 loglevel=2 panic=-1 iomem=relaxed ${parameters:+$parameters }guest_command=$(printf '%s' "$1" | base64 -w0)" \
 		${traced:+-trace "$traced" -D "$output/trace"} >"$output/qemu" 2>&1 &
@@ -81,6 +84,11 @@ stop() {
 	exec 3<&- 4<&- 5<&- 6<&-
 	rm -f "$work"/{serial,monitor}.{in,out}
 	[ ! -e "$failing" ] || printf '0\n' >"$failing"
+}
+
+# Of QEMU's so far, if kvm_set_user_memory is traced.
+memslot_changes() {
+	grep -c kvm_set_user_memory "$output/trace" || true
 }
 
 said() {
