@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 # A Linux guest in QEMU on a KVM host, with the device. Needs cache, release and output:
 # the cache's folder, the guest kernel's release and a folder for logs. The caller may
-# name another QEMU, display and device. Counts results in number and failed.
+# name another QEMU, its data, display and device. Counts results in number and failed.
 
 work=$(mktemp -d)
 emulator=
@@ -18,6 +18,7 @@ for candidate in /dev/dri/renderD128 /dev/dri/card0; do
 	[ -n "$node" ] || [ ! -e "$candidate" ] || node=$candidate
 done
 qemu=$cache/prefix/bin/qemu-system-x86_64
+data=/usr/share/qemu
 display=none
 device=virtio-gpu-hostblob-pci,node=$node,hostmem=64M
 
@@ -27,7 +28,7 @@ device=virtio-gpu-hostblob-pci,node=$node,hostmem=64M
 start() {
 	mkfifo "$work"/{serial,monitor}.{in,out}
 	: >"$output/serial"
-	"$qemu" -L /usr/share/qemu -L /usr/share/seabios \
+	"$qemu" -L "$data" -L /usr/share/seabios \
 		-accel kvm -cpu host -M pc -m 256 -nodefaults -no-user-config -no-reboot -display "$display" -vga none \
 		-chardev "pipe,id=serial,path=$work/serial" -serial chardev:serial \
 		-chardev "pipe,id=monitor,path=$work/monitor" -monitor chardev:monitor \
