@@ -862,11 +862,17 @@ static void lose_what_failed(int number, siginfo_t *info, void *context)
 
 static atomic_bool ended;
 
+/* As a vCPU: TSan, which looks after the library, would hold back the signal. */
+__attribute__((no_sanitize_thread)) static void touch(uint64_t place)
+{
+	*(volatile uint8_t *)(failing.base + place) = 1;
+}
+
 static void *use_window(void *unused)
 {
 	while (!ended) {
 		for (uint64_t page = 0; page < WINDOW / PAGE; page++)
-			*(volatile uint8_t *)(failing.base + page * PAGE) = 1;
+			touch(page * PAGE);
 	}
 	return unused;
 }
@@ -900,7 +906,7 @@ static void memory_that_fails_costs_the_blob_only(void **state)
 		assert_int_equal(ftruncate(info.buffer.fd, 0), 0);
 		/* Every other one goes while it may be about to be lost. */
 		if (id % 2)
-			*(volatile uint8_t *)(failing.base + place + PAGE) = 1;
+			touch(place + PAGE);
 		assert_int_equal(hostblob_blob_query(failing.device, id, &info), 0);
 		assert_true(info.lost || !(id % 2));
 		lost += info.lost;
@@ -1384,7 +1390,8 @@ static void random_commands_match_a_model(void **state)
 #define WITH(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 #define WITH_SMALL(test) cmocka_unit_test_setup_teardown(test, setup_small, teardown)
 
-int main(void)
+/* Runs all tests, or those that match a pattern. */
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		WITH(context_ids_are_checked),
@@ -1434,5 +1441,7 @@ int main(void)
 		WITH(random_commands_match_a_model),
 	};
 
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
 	return cmocka_run_group_tests_name("libhostblob", tests, NULL, NULL);
 }
