@@ -34,6 +34,22 @@ struct options {
 	bool screen, hold, hostile, reference, json;
 };
 
+/* By their number, for getopt_long() and for the set of those that were given. */
+enum option_id {
+	NODE, SIZE, COUNT, LIVE, WIDTH, HEIGHT, FORMAT, OUTPUT, SCREEN, HOLD, HOSTILE, REFERENCE,
+	JSON, OPTIONS,
+};
+
+#define TAKES(option) (1u << (option))
+
+struct command {
+	const char *name;
+	int (*run)(const struct options *options);
+	unsigned int takes;
+	/* One of these changes what the command does, and with it what it takes. */
+	unsigned int other_form, other_takes;
+};
+
 #define MAX_SAMPLES 1000000u
 
 static uint64_t page_size;
@@ -98,53 +114,85 @@ static int parse_dimension(const char *text, uint32_t *dimension)
 	return 0;
 }
 
-static int parse(int argc, char **argv, struct options *options)
-{
-	static const struct option names[] = {
-		{ "node", required_argument, NULL, 'n' },  { "size", required_argument, NULL, 's' },
-		{ "count", required_argument, NULL, 'c' }, { "width", required_argument, NULL, 'w' },
-		{ "height", required_argument, NULL, 'h' }, { "screen", no_argument, NULL, 'S' },
-		{ "hold", no_argument, NULL, 'H' },	   { "output", required_argument, NULL, 'o' },
-		{ "format", required_argument, NULL, 'f' },
-		{ "hostile", no_argument, NULL, 'X' }, { "live", required_argument, NULL, 'l' },
-		{ "reference", no_argument, NULL, 'r' },   { "json", no_argument, NULL, 'j' },
-		{ NULL, 0, NULL, 0 },
-	};
-	int option, result = 0;
+static const struct option names[OPTIONS + 1] = {
+	[NODE] = { "node", required_argument, NULL, NODE },
+	[SIZE] = { "size", required_argument, NULL, SIZE },
+	[COUNT] = { "count", required_argument, NULL, COUNT },
+	[LIVE] = { "live", required_argument, NULL, LIVE },
+	[WIDTH] = { "width", required_argument, NULL, WIDTH },
+	[HEIGHT] = { "height", required_argument, NULL, HEIGHT },
+	[FORMAT] = { "format", required_argument, NULL, FORMAT },
+	[OUTPUT] = { "output", required_argument, NULL, OUTPUT },
+	[SCREEN] = { "screen", no_argument, NULL, SCREEN },
+	[HOLD] = { "hold", no_argument, NULL, HOLD },
+	[HOSTILE] = { "hostile", no_argument, NULL, HOSTILE },
+	[REFERENCE] = { "reference", no_argument, NULL, REFERENCE },
+	[JSON] = { "json", no_argument, NULL, JSON },
+};
 
-	while (!result && (option = getopt_long(argc, argv, "", names, NULL)) != -1) {
-		switch (option) {
-		case 'n': options->node = optarg; break;
-		case 's': result = parse_number(optarg, true, &options->size); break;
-		case 'c': result = parse_number(optarg, false, &options->count); break;
-		case 'l': result = parse_number(optarg, false, &options->live); break;
-		case 'w': result = parse_dimension(optarg, &options->width); break;
-		case 'h': result = parse_dimension(optarg, &options->height); break;
-		case 'f': options->format = optarg; break;
-		case 'S': options->screen = true; break;
-		case 'H': options->hold = true; break;
-		case 'X': options->hostile = true; break;
-		case 'o': options->output = optarg; break;
-		case 'r': options->reference = true; break;
-		case 'j': options->json = true; break;
-		default: return -EINVAL;
+static int set_option(struct options *options, int option)
+{
+	switch (option) {
+	case NODE: options->node = optarg; return 0;
+	case SIZE: return parse_number(optarg, true, &options->size);
+	case COUNT: return parse_number(optarg, false, &options->count);
+	case LIVE: return parse_number(optarg, false, &options->live);
+	case WIDTH: return parse_dimension(optarg, &options->width);
+	case HEIGHT: return parse_dimension(optarg, &options->height);
+	case FORMAT: options->format = optarg; return 0;
+	case OUTPUT: options->output = optarg; return 0;
+	case SCREEN: options->screen = true; return 0;
+	case HOLD: options->hold = true; return 0;
+	case HOSTILE: options->hostile = true; return 0;
+	case REFERENCE: options->reference = true; return 0;
+	default: options->json = true; return 0;
+	}
+}
+
+/* Whether @command takes each option of the set @given. */
+static int check_options(const struct command *command, unsigned int given)
+{
+	bool other = given & command->other_form;
+	unsigned int takes = other ? command->other_takes | command->other_form : command->takes;
+
+	for (unsigned int i = 0; i < OPTIONS; i++) {
+		if (given & ~takes & TAKES(i)) {
+			fprintf(stderr, "guestblob: %s%s%s takes no --%s\n", command->name, other ? " --" : "",
+				other ? names[__builtin_ctz(command->other_form)].name : "", names[i].name);
+			return -EINVAL;
 		}
-		if (result)
-			fprintf(stderr, "guestblob: '%s' is not a number that makes sense here\n", optarg);
 	}
-	if (!result && optind < argc) {
+	return 0;
+}
+
+static int parse(int argc, char **argv, const struct command *command, struct options *options)
+{
+	unsigned int given = 0;
+	int option;
+
+	opterr = 0;
+	while ((option = getopt_long(argc, argv, ":", names, NULL)) != -1) {
+		if (option == ':' || option == '?') {
+			fprintf(stderr, option == ':' ? "guestblob: '%s' needs a value\n" : "guestblob: what is '%s'?\n",
+				argv[optind - 1]);
+			return -EINVAL;
+		}
+		if (set_option(options, option)) {
+			fprintf(stderr, "guestblob: --%s: '%s' is not a number that makes sense here\n",
+				names[option].name, optarg);
+			return -EINVAL;
+		}
+		given |= TAKES(option);
+	}
+	if (optind < argc) {
 		fprintf(stderr, "guestblob: what is '%s'?\n", argv[optind]);
-		result = -EINVAL;
+		return -EINVAL;
 	}
-	if (!result && !options->width != !options->height) {
+	if (!options->width != !options->height) {
 		fputs("guestblob: --width and --height go together\n", stderr);
-		result = -EINVAL;
+		return -EINVAL;
 	}
-	if (!result && options->reference && options->screen) {
-		fputs("guestblob: --reference uses no device and so no screen\n", stderr);
-		result = -EINVAL;
-	}
-	return result;
+	return check_options(command, given);
 }
 
 static uint64_t round_to_pages(uint64_t size)
@@ -246,12 +294,12 @@ static int paint(const struct options *options)
 		result = write_picture(options->output, blob.data, width, height);
 	if (!result && options->screen)
 		result = screen_show(&screen, &blob, width * 4) ? 1 : 0;
-	if (!result)
-		printf(options->json ? "{\"width\":%u,\"height\":%u,\"pages\":%" PRIu64 ",\"screen\":%s}\n" :
-				       "painted %ux%u, %" PRIu64 " pages%s\n",
-		       width, height, blob.size / page_size,
-		       options->json ? options->screen ? "true" : "false" :
-				       options->screen ? ", on the screen" : "");
+	if (!result && options->json)
+		printf("{\"width\":%u,\"height\":%u,\"pages\":%" PRIu64 ",\"screen\":%s}\n", width, height,
+		       blob.size / page_size, options->screen ? "true" : "false");
+	else if (!result)
+		printf("painted %ux%u, %" PRIu64 " pages%s\n", width, height, blob.size / page_size,
+		       options->screen ? ", on the screen" : "");
 	fflush(stdout);
 	if (!result && options->hold)
 		wait_for_line();
@@ -320,9 +368,10 @@ static int check(const struct options *options)
 		blob_destroy(&blob);
 	}
 	close(node);
-	printf(options->json ? "{\"pages\":%" PRIu64 ",\"good\":%" PRIu64 ",\"blobs_not_zero\":%" PRIu64 "}\n" :
-			       "%2$" PRIu64 "/%1$" PRIu64 " pages, %3$" PRIu64 " blobs that were not zero\n",
-	       pages, good, dirty);
+	if (options->json)
+		printf("{\"pages\":%" PRIu64 ",\"good\":%" PRIu64 ",\"blobs_not_zero\":%" PRIu64 "}\n", pages, good, dirty);
+	else
+		printf("%" PRIu64 "/%" PRIu64 " pages, %" PRIu64 " blobs that were not zero\n", good, pages, dirty);
 	return good == pages && !dirty ? 0 : 1;
 }
 
@@ -586,12 +635,17 @@ static int hole(const struct options *options)
 
 int main(int argc, char **argv)
 {
-	static const struct {
-		const char *name;
-		int (*run)(const struct options *options);
-	} commands[] = {
-		{ "info", info }, { "paint", paint }, { "check", check },
-		{ "image", image }, { "stress", stress }, { "hole", hole },
+	static const struct command commands[] = {
+		{ "info", info, TAKES(NODE) | TAKES(JSON), 0, 0 },
+		{ "paint", paint,
+		  TAKES(NODE) | TAKES(WIDTH) | TAKES(HEIGHT) | TAKES(OUTPUT) | TAKES(SCREEN) | TAKES(HOLD) | TAKES(JSON),
+		  TAKES(REFERENCE), TAKES(WIDTH) | TAKES(HEIGHT) | TAKES(OUTPUT) },
+		{ "check", check, TAKES(NODE) | TAKES(SIZE) | TAKES(COUNT) | TAKES(HOLD) | TAKES(JSON), 0, 0 },
+		{ "image", image,
+		  TAKES(NODE) | TAKES(FORMAT) | TAKES(WIDTH) | TAKES(HEIGHT) | TAKES(JSON), 0, 0 },
+		{ "stress", stress, TAKES(NODE) | TAKES(SIZE) | TAKES(COUNT) | TAKES(LIVE) | TAKES(JSON),
+		  TAKES(HOSTILE), TAKES(NODE) | TAKES(COUNT) | TAKES(JSON) },
+		{ "hole", hole, TAKES(NODE) | TAKES(JSON), 0, 0 },
 	};
 	struct options options = { 0 };
 
@@ -607,8 +661,13 @@ int main(int argc, char **argv)
 		}
 	}
 	for (unsigned int i = 0; argc > 1 && i < sizeof(commands) / sizeof(commands[0]); i++) {
-		if (!strcmp(argv[1], commands[i].name))
-			return parse(argc - 1, argv + 1, &options) ? 2 : commands[i].run(&options);
+		if (strcmp(argv[1], commands[i].name))
+			continue;
+		if (parse(argc - 1, argv + 1, &commands[i], &options)) {
+			fputs("guestblob: see guestblob --help\n", stderr);
+			return 2;
+		}
+		return commands[i].run(&options);
 	}
 	if (argc > 1)
 		fprintf(stderr, "guestblob: there is no command '%s'\n", argv[1]);

@@ -93,12 +93,13 @@ static int begin(int node)
 	};
 
 	if (drmIoctl(node, DRM_IOCTL_VIRTGPU_GET_CAPS, &caps))
-		return fail("this virtio-gpu lays out no images (capset cross-domain)");
+		return fail("this virtio-gpu lays out no images, which takes a device such as "
+			    "virtio-gpu-hostblob-pci (capset cross-domain)");
 	if (!capset[3]) {
 		fputs("guestblob: this virtio-gpu's images are not for user space to map\n", stderr);
 		return -ENOTSUP;
 	}
-	return drmIoctl(node, DRM_IOCTL_VIRTGPU_CONTEXT_INIT, &context) ? fail("making a context") : 0;
+	return drmIoctl(node, DRM_IOCTL_VIRTGPU_CONTEXT_INIT, &context) ? fail("making a context for images") : 0;
 }
 
 static int make_ring(int node, struct ring *ring)
@@ -113,13 +114,13 @@ static int make_ring(int node, struct ring *ring)
 
 	*ring = (struct ring){ .node = node };
 	if (drmIoctl(node, DRM_IOCTL_VIRTGPU_RESOURCE_CREATE_BLOB, &create))
-		return fail("making a ring");
+		return fail("making a page for the device's answers");
 	ring->handle = map.handle = create.bo_handle;
 	ring->resource = create.res_handle;
 	if (drmIoctl(node, DRM_IOCTL_VIRTGPU_MAP, &map))
-		return fail("finding the ring");
+		return fail("finding the page for answers");
 	ring->data = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, node, (off_t)map.offset);
-	return ring->data == MAP_FAILED ? fail("mapping the ring") : 0;
+	return ring->data == MAP_FAILED ? fail("mapping the page for answers") : 0;
 }
 
 /* Have the device read a command, and wait until it has done what it says. */
@@ -135,8 +136,8 @@ static int submit(const struct ring *ring, const uint32_t *words, uint32_t bytes
 	struct drm_virtgpu_3d_wait wait = { .handle = ring->handle };
 
 	if (drmIoctl(ring->node, DRM_IOCTL_VIRTGPU_EXECBUFFER, &execute))
-		return fail("sending a command");
-	return drmIoctl(ring->node, DRM_IOCTL_VIRTGPU_WAIT, &wait) ? fail("waiting for an answer") : 0;
+		return fail("sending the device a command");
+	return drmIoctl(ring->node, DRM_IOCTL_VIRTGPU_WAIT, &wait) ? fail("waiting for the device's answer") : 0;
 }
 
 /* Each plane has room for its pixels, behind the one before it, and in the image. */

@@ -64,9 +64,11 @@ int screen_find(int node, uint32_t width, uint32_t height, struct screen *screen
 		drmModeFreeConnector(connector);
 	}
 	drmModeFreeResources(resources);
-	if (result)
-		fprintf(stderr, "guestblob: %s\n",
-			result == -ENOENT ? "the screen has no such mode" : "no screen is connected");
+	if (result == -ENOENT && width)
+		fprintf(stderr, "guestblob: the screen has no mode of %ux%u: without --width and --height "
+			"its own is taken\n", width, height);
+	else if (result)
+		fputs("guestblob: no screen is connected that has a mode\n", stderr);
 	return result;
 }
 
@@ -80,7 +82,7 @@ int screen_show(const struct screen *screen, const struct blob *blob, uint32_t s
 			  offsets, &framebuffer, 0))
 		return failed("making a framebuffer of the blob");
 	if (drmModeSetCrtc(blob->node, screen->crtc, framebuffer, 0, 0, &connector, 1, &mode))
-		return failed("putting the framebuffer on the screen");
+		return failed("putting the framebuffer on the screen, which must be nobody else's");
 	/* The device reads the blob when it is told that it changed. */
 	return drmModeDirtyFB(blob->node, framebuffer, NULL, 0) ? failed("updating the screen") : 0;
 }
