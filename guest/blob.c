@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Creates blobs, mostly with blob_id 0, which the device takes as "linear memory of
- * this size". It needs no context and no capset for that; the kernel makes a context
+ * Creates blobs with blob_id 0, which the device takes as "linear memory of this
+ * size", and maps any. That needs no context and no capset; the kernel makes a context
  * of its own for each open file. Of other devices those with Venus have such blobs,
  * too, in a context of that capset.
  */
@@ -107,45 +107,52 @@ static int fail(struct blob *blob, const char *what, const char *hint)
 {
 	int error = errno;
 
-	fprintf(stderr, "guestblob: %s of %" PRIu64 " bytes: %s%s%s\n", what, blob->size, strerror(error),
-		*hint ? ": " : "", hint);
+	fprintf(stderr, "guestblob: %s of %" PRIu64 " bytes: %s: %s\n", what, blob->size, strerror(error), hint);
 	blob_destroy(blob);
 	return -error;
 }
 
-int blob_create(int node, uint32_t blob_id, uint64_t size, struct blob *blob)
+static int check_offer(int node)
+{
+	if (blob_parameter(node, VIRTGPU_PARAM_RESOURCE_BLOB) && blob_parameter(node, VIRTGPU_PARAM_3D_FEATURES) &&
+	    blob_parameter(node, VIRTGPU_PARAM_HOST_VISIBLE))
+		return 0;
+	fputs("guestblob: this virtio-gpu offers no host blobs: the virtual machine needs a device "
+	      "such as virtio-gpu-hostblob-pci\n", stderr);
+	return -ENOTSUP;
+}
+
+int blob_create(int node, uint64_t size, struct blob *blob)
 {
 	struct drm_virtgpu_resource_create_blob create = {
 		.blob_mem = VIRTGPU_BLOB_MEM_HOST3D,
-		.blob_flags = VIRTGPU_BLOB_FLAG_USE_MAPPABLE | VIRTGPU_BLOB_FLAG_USE_SHAREABLE,
-		.blob_id = blob_id,
+		.blob_flags = VIRTGPU_BLOB_FLAG_USE_MAPPABLE,
 		.size = size,
 	};
+
+	/* Venus refuses any other flag. */
+	if (!needs_venus(node))
+		create.blob_flags |= VIRTGPU_BLOB_FLAG_USE_SHAREABLE;
+	return blob_request(node, &create, NULL, blob);
+}
+
+int blob_request(int node, struct drm_virtgpu_resource_create_blob *create, const char *hint, struct blob *blob)
+{
 	struct drm_virtgpu_map map = { 0 };
+	int result = check_offer(node);
 	void *data;
 
-	*blob = (struct blob){ .node = node, .size = size };
-	if (!blob_parameter(node, VIRTGPU_PARAM_RESOURCE_BLOB) ||
-	    !blob_parameter(node, VIRTGPU_PARAM_3D_FEATURES) ||
-	    !blob_parameter(node, VIRTGPU_PARAM_HOST_VISIBLE)) {
-		fputs("guestblob: this virtio-gpu offers no host blobs: the virtual machine needs a device "
-		      "such as virtio-gpu-hostblob-pci\n", stderr);
-		return -ENOTSUP;
-	}
-	/* Venus refuses any other flag. */
-	if (needs_venus(node))
-		create.blob_flags = VIRTGPU_BLOB_FLAG_USE_MAPPABLE;
-	/* As minigbm does with images: their exports are to have a name for other devices. */
-	if (blob_id && blob_parameter(node, VIRTGPU_PARAM_CROSS_DEVICE))
-		create.blob_flags |= VIRTGPU_BLOB_FLAG_USE_CROSS_DEVICE;
-	if (drmIoctl(node, DRM_IOCTL_VIRTGPU_RESOURCE_CREATE_BLOB, &create))
+	*blob = (struct blob){ .node = node, .size = create->size };
+	if (result)
+		return result;
+	if (drmIoctl(node, DRM_IOCTL_VIRTGPU_RESOURCE_CREATE_BLOB, create))
 		return fail(blob, "creating a blob",
-			    "it has to fit in what is free of the device's window (hostmem=)");
-	blob->handle = create.bo_handle;
-	map.handle = create.bo_handle;
+			    hint ? hint : "it has to fit in what is free of the device's window (hostmem=)");
+	blob->handle = create->bo_handle;
+	map.handle = create->bo_handle;
 	if (drmIoctl(node, DRM_IOCTL_VIRTGPU_MAP, &map))
-		return fail(blob, "finding a blob", "");
-	data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, node, (off_t)map.offset);
+		return fail(blob, "finding a blob", "the guest's kernel does not let it be mapped");
+	data = mmap(NULL, blob->size, PROT_READ | PROT_WRITE, MAP_SHARED, node, (off_t)map.offset);
 	/* The kernel does not wait for the device's answer before this. */
 	if (data == MAP_FAILED)
 		return fail(blob, "mapping a blob",

@@ -24,10 +24,16 @@ int blob_parameter(int node, uint64_t parameter);
 
 /*
  * Ask the device for a host blob of @size bytes, a multiple of the page size, and
- * map it. @blob_id: 0, or what image_query() said. Returns 0, or a negative errno
- * after a message on stderr.
+ * map it. Returns 0, or a negative errno after a message on stderr.
  */
-int blob_create(int node, uint32_t blob_id, uint64_t size, struct blob *blob);
+int blob_create(int node, uint64_t size, struct blob *blob);
+
+/*
+ * The same for a blob of any kind. @hint: what to say if the kernel refuses it, or NULL.
+ */
+struct drm_virtgpu_resource_create_blob;
+int blob_request(int node, struct drm_virtgpu_resource_create_blob *create, const char *hint, struct blob *blob);
+
 void blob_destroy(struct blob *blob);
 
 /*

@@ -31,13 +31,13 @@ struct options {
 	uint64_t count;
 	uint64_t live;
 	uint32_t width, height;
-	bool screen, hold, hostile, reference, json;
+	bool screen, hold, hostile, reference, guest_handle, json;
 };
 
 /* By their number, for getopt_long() and for the set of those that were given. */
 enum option_id {
 	NODE, SIZE, COUNT, LIVE, WIDTH, HEIGHT, FORMAT, OUTPUT, SCREEN, HOLD, HOSTILE, REFERENCE,
-	JSON, OPTIONS,
+	NO_GUEST_HANDLE, JSON, OPTIONS,
 };
 
 #define TAKES(option) (1u << (option))
@@ -71,6 +71,7 @@ static void help(FILE *out)
 	      "  --count N         how many blobs (check: 1, stress: 1000)\n"
 	      "  --width N, --height N  size of the picture (default: the screen's, or 1280 x 800)\n"
 	      "  --format NAME     image: its DRM format (default: XRGB8888)\n"
+	      "  --no-guest-handle image: ignore the kernel's parameter 8, which minigbm misreads\n"
 	      "  --screen          paint: put the blob on the screen\n"
 	      "  --hold            paint, check: keep the blob until standard input has a line or\n"
 	      "                    ends; check: and check it again\n"
@@ -127,6 +128,7 @@ static const struct option names[OPTIONS + 1] = {
 	[HOLD] = { "hold", no_argument, NULL, HOLD },
 	[HOSTILE] = { "hostile", no_argument, NULL, HOSTILE },
 	[REFERENCE] = { "reference", no_argument, NULL, REFERENCE },
+	[NO_GUEST_HANDLE] = { "no-guest-handle", no_argument, NULL, NO_GUEST_HANDLE },
 	[JSON] = { "json", no_argument, NULL, JSON },
 };
 
@@ -145,6 +147,7 @@ static int set_option(struct options *options, int option)
 	case HOLD: options->hold = true; return 0;
 	case HOSTILE: options->hostile = true; return 0;
 	case REFERENCE: options->reference = true; return 0;
+	case NO_GUEST_HANDLE: options->guest_handle = false; return 0;
 	default: options->json = true; return 0;
 	}
 }
@@ -287,7 +290,7 @@ static int paint(const struct options *options)
 		width = screen.mode.hdisplay;
 		height = screen.mode.vdisplay;
 	}
-	if (blob_create(node, 0, round_to_pages((uint64_t)width * height * 4), &blob))
+	if (blob_create(node, round_to_pages((uint64_t)width * height * 4), &blob))
 		return 1;
 	picture_draw(blob.data, width, height, width * 4);
 	if (options->output)
@@ -354,7 +357,7 @@ static int check(const struct options *options)
 	for (uint64_t i = 0; i < count; i++) {
 		struct blob blob;
 
-		if (blob_create(node, 0, size, &blob))
+		if (blob_create(node, size, &blob))
 			return 1;
 		dirty += !is_zero(&blob);
 		pages += size / page_size;
@@ -439,7 +442,7 @@ static int image(const struct options *options)
 	uint8_t *data;
 
 	if (node < 0 || image_query(node, format, width, height, &image) ||
-	    blob_create(node, image.blob_id, image.size, &blob) || map_export(&blob, &data))
+	    image_create(node, &image, options->guest_handle, &blob) || map_export(&blob, &data))
 		return 1;
 	write_image(blob.data, &image);
 	wrong = count_wrong_bytes(data, &image);
@@ -504,7 +507,7 @@ static void show_progress(uint64_t done, uint64_t all)
 
 static int make_and_touch(int node, uint64_t size, struct blob *blob)
 {
-	int result = blob_create(node, 0, size, blob);
+	int result = blob_create(node, size, blob);
 
 	if (!result) {
 		blob->data[0] = 1;
@@ -604,7 +607,7 @@ static int hole(const struct options *options)
 		return 1;
 	window = whole.words;
 	size = whole.size;
-	if (blob_create(node, 0, pages * page_size, &blob))
+	if (blob_create(node, pages * page_size, &blob))
 		return 1;
 	for (uint64_t page = 0; page < pages; page++)
 		memcpy(blob.data + page * page_size, &secret, sizeof(secret));
@@ -615,7 +618,7 @@ static int hole(const struct options *options)
 	 * commands. Waiting for a command of our own gives it the time that it needs.
 	 */
 	for (int round = 0; round < 1000 && (left = find_secret(window, size, secret)); round++) {
-		if (blob_create(node, 0, page_size, &next))
+		if (blob_create(node, page_size, &next))
 			return 1;
 		blob_destroy(&next);
 	}
@@ -642,12 +645,12 @@ int main(int argc, char **argv)
 		  TAKES(REFERENCE), TAKES(WIDTH) | TAKES(HEIGHT) | TAKES(OUTPUT) },
 		{ "check", check, TAKES(NODE) | TAKES(SIZE) | TAKES(COUNT) | TAKES(HOLD) | TAKES(JSON), 0, 0 },
 		{ "image", image,
-		  TAKES(NODE) | TAKES(FORMAT) | TAKES(WIDTH) | TAKES(HEIGHT) | TAKES(JSON), 0, 0 },
+		  TAKES(NODE) | TAKES(FORMAT) | TAKES(WIDTH) | TAKES(HEIGHT) | TAKES(NO_GUEST_HANDLE) | TAKES(JSON), 0, 0 },
 		{ "stress", stress, TAKES(NODE) | TAKES(SIZE) | TAKES(COUNT) | TAKES(LIVE) | TAKES(JSON),
 		  TAKES(HOSTILE), TAKES(NODE) | TAKES(COUNT) | TAKES(JSON) },
 		{ "hole", hole, TAKES(NODE) | TAKES(JSON), 0, 0 },
 	};
-	struct options options = { 0 };
+	struct options options = { .guest_handle = true };
 
 	page_size = (uint64_t)sysconf(_SC_PAGESIZE);
 	for (int i = 1; i < argc; i++) {

@@ -2,7 +2,7 @@
 /*
  * Asks for an image's layout as ChromeOS's minigbm does: a context of the capset with
  * one ring, a page of guest memory that the device writes its answer to, and a
- * command whose fence says that it did.
+ * command whose fence says that it did. Then makes the image with the same flags.
  */
 #include "image.h"
 
@@ -18,6 +18,13 @@
 
 #define CAPSET_CROSS_DOMAIN 5
 #define USE_TEXTURING (1u << 5)
+
+/*
+ * Only in ChromeOS's kernels. Linux has had another parameter by that number since
+ * 6.8, VIRTGPU_PARAM_EXPLICIT_DEBUG_NAME (commit 7add80126bce), and knows no such flag.
+ */
+#define PARAM_CREATE_GUEST_HANDLE 8
+#define BLOB_FLAG_CREATE_GUEST_HANDLE 0x8
 
 static const struct format {
 	const char *name;
@@ -213,4 +220,27 @@ int image_query(int node, const char *name, uint32_t width, uint32_t height, str
 		result = make_ring(node, &ring);
 	/* The ring stays until the node is closed. */
 	return result ? result : ask(&ring, format, width, height, image);
+}
+
+int image_create(int node, const struct image *image, bool guest_handle, struct blob *blob)
+{
+	const char *hint = NULL;
+	struct drm_virtgpu_resource_create_blob create = {
+		.blob_mem = VIRTGPU_BLOB_MEM_HOST3D,
+		.blob_flags = VIRTGPU_BLOB_FLAG_USE_MAPPABLE | VIRTGPU_BLOB_FLAG_USE_SHAREABLE,
+		.blob_id = image->blob_id,
+		.size = image->size,
+	};
+
+	/* An export is to have a name for other devices. */
+	if (blob_parameter(node, VIRTGPU_PARAM_CROSS_DEVICE))
+		create.blob_flags |= VIRTGPU_BLOB_FLAG_USE_CROSS_DEVICE;
+	if (guest_handle && blob_parameter(node, PARAM_CREATE_GUEST_HANDLE)) {
+		create.blob_mem = VIRTGPU_BLOB_MEM_GUEST;
+		create.blob_flags |= BLOB_FLAG_CREATE_GUEST_HANDLE;
+		hint = "minigbm takes this kernel's parameter 8 for CREATE_GUEST_HANDLE, but since Linux 6.8 it "
+		       "is EXPLICIT_DEBUG_NAME. Use a minigbm that does not ask for it, which is what "
+		       "--no-guest-handle tries, or an older kernel in the guest";
+	}
+	return blob_request(node, &create, hint, blob);
 }

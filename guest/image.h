@@ -3,7 +3,9 @@
 #ifndef IMAGE_H
 #define IMAGE_H
 
-#include <stdint.h>
+#include "blob.h"
+
+#include <stdbool.h>
 
 struct image_plane {
 	uint32_t stride;
@@ -28,5 +30,12 @@ const char *image_formats(void);
  * a message on stderr, also if the layout that the device answers with can't be true.
  */
 int image_query(int node, const char *format, uint32_t width, uint32_t height, struct image *image);
+
+/*
+ * Make such an image, with what minigbm asks for. It takes the kernel's parameter 8 for
+ * an offer to make handles of guest memory, which only ChromeOS's kernels mean by it;
+ * without @guest_handle that is not looked at. Returns as blob_create().
+ */
+int image_create(int node, const struct image *image, bool guest_handle, struct blob *blob);
 
 #endif
