@@ -96,10 +96,10 @@ pack() {
 	rm -rf "$1"
 }
 
-# pack_user_space COMMAND OUTPUT: what a host without a share of the Debian root
-# has of it: bash, the tests and their programs, and COMMAND, a script.
+# pack_user_space EXCHANGE OUTPUT: what a host without shared folders has instead: bash,
+# the tests and their programs, and what host-vm left in EXCHANGE.
 pack_user_space() {
-	local command=$1 output=$2 root program
+	local exchange=$1 output=$2 root program
 	root=$(mktemp -d)
 	mkdir -p "$root/usr" "$root/tmp" "$root/hostblob"
 	ln -s /bin "$root/usr/bin"
@@ -108,6 +108,7 @@ pack_user_space() {
 		[ ! -f "$program" ] || add_program "$root" "$program"
 	done
 	cp -r /hostblob/tests "$root/hostblob/"
-	install -D "$command" "$root/run/host-vm/command"
+	mkdir "$root/run"
+	cp -r "$exchange" "$root/run/host-vm"
 	pack "$root" "$output"
 }
