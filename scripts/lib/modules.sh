@@ -91,9 +91,10 @@ install_modules() {
 	mv "$output.partial" "$output"
 }
 
-# series_patches SERIES: its patches in order, relative to the checkout.
+# series_patches SERIES [HEADING]: its patches in order, relative to the checkout; all,
+# or those before a heading.
 series_patches() {
-	sed "s|^|$1/|" "$checkout/$1/series"
+	sed -n "${2:+/^# $2\$/q;}/^[0-9]/s|^|$1/|p" "$checkout/$1/series"
 }
 
 build_modules() {

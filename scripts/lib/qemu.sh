@@ -29,11 +29,11 @@ compile_qemu() {
 	' compile_qemu "$folder" "$@"
 }
 
-# unpack_our_qemu FOLDER
+# unpack_our_qemu FOLDER [installed]: with all patches, or with those that users install.
 unpack_our_qemu() {
 	local patch patches
 	unpack_qemu "$cache/build/$1"
-	mapfile -t patches < <(series_patches qemu-patches/10.0)
+	mapfile -t patches < <(series_patches qemu-patches/10.0 ${2:+"For comparison only"})
 	for patch in "${patches[@]}"; do
 		in_root git -C "/cache/build/$1" apply --unsafe-paths "/hostblob/$patch"
 	done
