@@ -7,7 +7,8 @@
 qemu_devices=(EDU I440FX IOMMUFD Q35 VFIO_PCI VGA_PCI VIRTIO_BLK VIRTIO_GPU VIRTIO_PCI VIRTIO_VGA)
 
 # compile_qemu FOLDER [CONFIGURE OPTION]...: the source in $cache/build/FOLDER, and
-# those of its tests that drive virtio-gpu.
+# those of its tests that are about our series. Where the same options were used before,
+# only what changed.
 compile_qemu() {
 	local folder=$1
 	shift
@@ -17,11 +18,13 @@ compile_qemu() {
 		cd "/cache/build/$1"
 		shift
 		export PKG_CONFIG_PATH=/cache/prefix/lib/x86_64-linux-gnu/pkgconfig
-		./configure --target-list=x86_64-softmmu --with-devices-x86_64=hostblob \
-			--without-default-devices --without-default-features --disable-docs --disable-tools \
-			--disable-install-blobs --enable-kvm --enable-opengl --enable-pixman --enable-png --enable-tcg \
-			--enable-virglrenderer $*
-		targets=(qemu-system-x86_64)
+		[ "$(cat build/.options 2>/dev/null)" = "options $*" ] ||
+			./configure --target-list=x86_64-softmmu --with-devices-x86_64=hostblob \
+				--without-default-devices --without-default-features --disable-docs --disable-tools \
+				--disable-install-blobs --enable-kvm --enable-opengl --enable-pixman --enable-png \
+				--enable-tcg --enable-virglrenderer $*
+		printf "options %s\n" "$*" >build/.options
+		targets=(qemu-system-x86_64 tests/qtest/device-plug-test)
 		for test in virtio-gpu{,-gl,-hostblob,-hostblob-cross-domain}; do
 			[ ! -f "tests/qtest/$test-test.c" ] || targets+=("tests/qtest/$test-test")
 		done
@@ -43,7 +46,8 @@ build_qemu() {
 	unpack_our_qemu qemu
 	compile_qemu qemu --enable-hostblob
 	in_root bash -euc 'cd /cache/build/qemu/build
-		install -s qemu-system-x86_64 tests/qtest/virtio-gpu{,-gl,-hostblob{,-cross-domain}}-test /cache/prefix/bin/'
+		install -s qemu-system-x86_64 tests/qtest/{device-plug,virtio-gpu{,-gl,-hostblob{,-cross-domain}}}-test \
+			/cache/prefix/bin/'
 }
 
 # Debian's source as it is, with which the device's tests fail, and ours with
