@@ -99,6 +99,7 @@ series_patches() {
 
 build_modules() {
 	local folder=$cache/build/modules-$kernel_version patches
+	refuse_unsafe_arm64
 	mapfile -t patches < <(series_patches "kernel-patches/$kernel")
 	install_headers
 	unpack_modules "$folder"
