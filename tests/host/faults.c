@@ -31,6 +31,7 @@ struct run {
 	uint64_t told; /* of those that failed: KVM told the address */
 	uint32_t left; /* faults that were asked for and did not happen */
 	int error;
+	bool tells; /* KVM can be asked to tell, and was */
 };
 
 static int ask(int node, const struct buffer *buffer, enum hostblob_ttm_request request, uint32_t count,
@@ -48,9 +49,11 @@ static int ask(int node, const struct buffer *buffer, enum hostblob_ttm_request 
 
 /*
  * A guest reads a new buffer of @pages, or with READ_ONLY writes to it; the
- * buffer's next @count faults go as requested.
+ * buffer's next @count faults go as requested. With @tell KVM is asked to tell
+ * the address of those that fail.
  */
-static struct run read_buffer(int node, uint64_t pages, enum hostblob_ttm_request request, uint32_t count)
+static struct run read_buffer_told(int node, uint64_t pages, enum hostblob_ttm_request request, uint32_t count,
+				   bool tell)
 {
 	static enum page_result results[PAGES];
 	struct run run = { .error = -EIO };
@@ -66,6 +69,7 @@ static struct run read_buffer(int node, uint64_t pages, enum hostblob_ttm_reques
 
 	if (!for_host || !for_guest || machine_create(&machine, 1))
 		return run;
+	run.tells = tell && !machine_tell_faults(&machine);
 	for (uint64_t page = 0; page < pages; page++)
 		for_host[page * PAGE_BYTES / 4] = VALUE + (uint32_t)page;
 	run.error = machine_set_memory(&machine, 1, MACHINE_MEMORY, for_guest, pages * PAGE_BYTES);
@@ -88,6 +92,11 @@ static struct run read_buffer(int node, uint64_t pages, enum hostblob_ttm_reques
 	munmap(for_guest, pages * PAGE_BYTES);
 	close(buffer.fd);
 	return run;
+}
+
+static struct run read_buffer(int node, uint64_t pages, enum hostblob_ttm_request request, uint32_t count)
+{
+	return read_buffer_told(node, pages, request, count, false);
 }
 
 /*
@@ -158,8 +167,11 @@ static bool check_read_only(int node, bool retried)
 static bool check_sigbus(int node, bool retried)
 {
 	struct run run = read_buffer(node, 1, HOSTBLOB_TTM_FAULT_SIGBUS, INT_MAX);
+	bool good = check("1 page, every fault fails", &run, !run.error && run.faulted == 1 && !run.told);
 
-	return check("1 page, every fault fails", &run, !run.error && run.faulted == 1 && run.told == retried);
+	run = read_buffer_told(node, 1, HOSTBLOB_TTM_FAULT_SIGBUS, INT_MAX, true);
+	return good & check("1 page, every fault fails, KVM tells", &run,
+			    !run.error && run.faulted == 1 && run.tells == retried && run.told == retried);
 }
 
 static bool check_gut(int node, bool retried)
@@ -197,7 +209,8 @@ int main(int argc, char **argv)
 		      "  nopage     a fault that inserted nothing is retried until a signal comes\n"
 		      "  read-only  so is a write that finds a read-only PTE, by an instruction that\n"
 		      "             KVM can't emulate\n"
-		      "  sigbus     KVM tells which page can't be faulted in\n"
+		      "  sigbus     KVM tells which page can't be faulted in, if it is asked to and\n"
+		      "             not otherwise\n"
 		      "  gut        a guest sees nothing of the pages that its buffer lost\n\n"
 		      "fatal: none of it is so, as on stock kernels.\n\n"
 		      "Exit status: 0 as expected, 1 not so, 2 bad usage, 77 skipped.\n",

@@ -197,6 +197,15 @@ int machine_offer_features(struct machine *machine)
 	return result;
 }
 
+int machine_tell_faults(struct machine *machine)
+{
+	struct kvm_enable_cap faults = {
+		.cap = 232 /* KVM_CAP_MEMORY_FAULT_INFO */, .args = { 1 << 1 /* KVM_MEMORY_FAULT_INFO_HOST */ },
+	};
+
+	return ioctl(machine->vm, KVM_ENABLE_CAP, &faults) ? -errno : 0;
+}
+
 void machine_destroy(struct machine *machine)
 {
 	for (unsigned int i = 0; i < machine->vcpu_count; i++) {

@@ -44,6 +44,12 @@ int machine_add_vcpu(struct machine *machine);
 /* Give vCPU 0 all features of the CPU that KVM can. */
 int machine_offer_features(struct machine *machine);
 
+/*
+ * Have KVM exit with KVM_EXIT_MEMORY_FAULT where the host cannot provide the
+ * memory. Returns 0, or a negative errno: stock kernels have no such thing.
+ */
+int machine_tell_faults(struct machine *machine);
+
 void machine_destroy(struct machine *machine);
 
 /*

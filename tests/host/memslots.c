@@ -14,6 +14,8 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <linux/kvm.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +34,7 @@
 #define NOPAGE_FAULTS 1000
 #define MANY_FAULTS 1000000 /* more than there are before a signal comes */
 #define UPDATES 1000
+#define LONG_MS 60000 /* more than anything takes that ends at all */
 
 /* What the guest or the host writes to a page, plus its number. */
 #define FIRST 0x5eed0000u
@@ -482,6 +485,73 @@ static const char *clock_page_in_vain(struct subject *subject)
 	return error ? error : clock_page_interrupted(subject, HOSTBLOB_TTM_FAULT_WAIT);
 }
 
+struct deletion {
+	struct subject *subject;
+	bool deleted;
+	atomic_bool done;
+};
+
+static void *delete_slot(void *argument)
+{
+	struct deletion *deletion = argument;
+
+	deletion->deleted = set_slot(deletion->subject, 0, 0, 0);
+	atomic_store(&deletion->done, true);
+	return NULL;
+}
+
+static void *run_guest(void *argument)
+{
+	return guest_runs(argument) ? argument : NULL;
+}
+
+/* True as soon as @done is; false if it has not come to that for long. */
+static bool wait_for(const atomic_bool *done)
+{
+	for (unsigned int i = 0; i < LONG_MS && !atomic_load(done); i++)
+		usleep(1000);
+	return atomic_load(done);
+}
+
+/*
+ * The slot is deleted while a vCPU cannot get the page of the clock that is in it;
+ * after that it has no reason to wait for it any more.
+ */
+static const char *clock_page_deleted(struct subject *subject)
+{
+	struct deletion deletion = { .subject = subject };
+	pthread_t vcpu, deleter;
+	void *ran = NULL;
+	uint32_t left;
+
+	if (!subject->test->retried)
+		return NULL; /* KVM gives up after one fault */
+	if (!clock_start(subject) || !clock_is_new(subject))
+		return "KVM does not fill it";
+	if (!evict(subject, HOSTBLOB_TTM_MOVE) || !ask(subject, HOSTBLOB_TTM_FAULT_NOPAGE, INT_MAX, &left) ||
+	    !clock_set(subject) || pthread_create(&vcpu, NULL, run_guest, subject))
+		return "the test driver failed";
+	do {
+		usleep(1000);
+		if (!ask(subject, HOSTBLOB_TTM_FAULT_NOPAGE, INT_MAX, &left))
+			return "the test driver failed";
+	} while (left == INT_MAX);
+	if (pthread_create(&deleter, NULL, delete_slot, &deletion))
+		return "there is no thread";
+	bool hangs = !wait_for(&deletion.done);
+
+	/* Ends it. */
+	if (hangs && !ask(subject, HOSTBLOB_TTM_FAULT_NOPAGE, 0, &left))
+		return "the test driver failed";
+	pthread_join(deleter, NULL);
+	pthread_join(vcpu, &ran);
+	if (hangs)
+		return "the slot cannot be deleted while a vCPU waits for the clock's page";
+	if (!deletion.deleted || !ran)
+		return "the slot is not deleted, or the guest does not run after that";
+	return ask(subject, HOSTBLOB_TTM_FAULT_NOPAGE, 0, &left) ? NULL : "the test driver failed";
+}
+
 /* --------------------------------------------------------------------------- */
 
 static const struct {
@@ -497,6 +567,7 @@ static const struct {
 	{ "pre-fault-fails", pre_faulted_in_vain, true, true },
 	{ "clock", clock_page, false, false },
 	{ "clock-fails", clock_page_in_vain, true, false },
+	{ "clock-deleted", clock_page_deleted, true, false },
 };
 
 static bool create(struct subject *subject)
@@ -577,7 +648,8 @@ int main(int argc, char **argv)
 		      "  pre-fault-fails  it fails with the driver's faults, and retries those that\n"
 		      "                   inserted nothing until a signal comes\n"
 		      "  clock            KVM fills the page of a guest's clock\n"
-		      "  clock-fails      and does so when the fault inserted nothing or a signal came\n\n"
+		      "  clock-fails      and does so when the fault inserted nothing or a signal came\n"
+		      "  clock-deleted    its slot can be deleted while no fault inserts anything\n\n"
 		      "fatal: no fault that inserted nothing is retried, as on stock kernels.\n\n"
 		      "Exit status: 0 as expected, 1 not so, 2 bad usage, 77 skipped.\n",
 		      help ? stdout : stderr);

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The pages that KVM shares with a guest of its Xen interface, in a TTM buffer that
+ * cannot be faulted in at once: KVM has to come back to what it could not write.
+ * Needs the TTM test driver. See --help.
+ */
+#include "buffer.h"
+#include "machine.h"
+
+#include <hostblob_ttm.h>
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/kvm.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <xf86drm.h>
+
+#define PAGE_BYTES 4096
+#define SKIPPED 77
+#define PAGES 3
+#define NOPAGE_FAULTS 1000
+
+/* Where in the buffer, and what Xen's 32-bit structures have where. */
+enum { SHARED_INFO, VCPU_INFO, RUNSTATE };
+#define EVENTS_PENDING 0x800
+#define RUNSTATE_ENTRY_TIME 4
+
+enum { SENT_EVENT = 1, TIMER_EVENT };
+
+struct guest {
+	int node;
+	bool retried;
+	struct machine machine;
+	struct buffer buffer;
+	volatile uint8_t *memory;
+};
+
+static bool ask(struct guest *guest, enum hostblob_ttm_request request, uint32_t count, uint32_t *left)
+{
+	struct hostblob_ttm_test test = { .handle = guest->buffer.handle, .request = request, .count = count };
+
+	if (drmIoctl(guest->node, DRM_IOCTL_HOSTBLOB_TTM_TEST, &test)) {
+		perror("the test driver");
+		return false;
+	}
+	if (left)
+		*left = test.count;
+	return true;
+}
+
+/* The buffer loses its PTEs, and the next @count faults on it go as requested. */
+static bool take_away(struct guest *guest, enum hostblob_ttm_request request, uint32_t count)
+{
+	return ask(guest, HOSTBLOB_TTM_MOVE, 0, NULL) && ask(guest, request, count, NULL);
+}
+
+static bool give_back(struct guest *guest, enum hostblob_ttm_request request, uint32_t *left)
+{
+	return ask(guest, request, 0, left);
+}
+
+/* To its HLT, which is all that it does. */
+static bool run(struct guest *guest)
+{
+	struct kvm_regs registers = { .rip = MACHINE_CODE, .rflags = 2 };
+
+	return !ioctl(guest->machine.vcpus[0], KVM_SET_REGS, &registers) &&
+	       !ioctl(guest->machine.vcpus[0], KVM_RUN, 0) && guest->machine.runs[0]->exit_reason == KVM_EXIT_HLT;
+}
+
+static bool set_vcpu(struct guest *guest, uint16_t type, unsigned int page)
+{
+	struct kvm_xen_vcpu_attr attribute = { .type = type, .u.gpa = MACHINE_MEMORY + page * PAGE_BYTES };
+
+	return !ioctl(guest->machine.vcpus[0], KVM_XEN_VCPU_SET_ATTR, &attribute);
+}
+
+static int send_event(struct guest *guest)
+{
+	struct kvm_irq_routing_xen_evtchn event = {
+		.port = SENT_EVENT, .priority = KVM_IRQ_ROUTING_XEN_EVTCHN_PRIO_2LEVEL,
+	};
+
+	return ioctl(guest->machine.vm, KVM_XEN_HVM_EVTCHN_SEND, &event) ? -errno : 0;
+}
+
+static bool is_pending(struct guest *guest, unsigned int event)
+{
+	return guest->memory[SHARED_INFO * PAGE_BYTES + EVENTS_PENDING] >> event & 1;
+}
+
+/* --- the checks: NULL, or what is wrong ------------------------------------- */
+
+static const char *runstate(struct guest *guest)
+{
+	volatile uint8_t *entered = guest->memory + RUNSTATE * PAGE_BYTES + RUNSTATE_ENTRY_TIME;
+	bool written = false;
+	uint32_t left;
+
+	if (!set_vcpu(guest, KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADDR, RUNSTATE) || !run(guest))
+		return "the guest does not run";
+	for (unsigned int i = 0; i < sizeof(uint64_t); i++)
+		entered[i] = 0;
+	if (!take_away(guest, HOSTBLOB_TTM_FAULT_NOPAGE, NOPAGE_FAULTS) || !run(guest) ||
+	    !give_back(guest, HOSTBLOB_TTM_FAULT_NOPAGE, &left))
+		return "the guest does not run while its page is away";
+	for (unsigned int i = 0; i < sizeof(uint64_t); i++)
+		written |= entered[i];
+	return written == guest->retried && !left == guest->retried ? NULL : "it is not as expected after 1000 faults";
+}
+
+static const char *event(struct guest *guest)
+{
+	int error;
+
+	if (!take_away(guest, HOSTBLOB_TTM_FAULT_NOPAGE, INT_MAX) ||
+	    send_event(guest) != (guest->retried ? -EAGAIN : -EFAULT))
+		return "the error is another one while its page is away";
+	if (!give_back(guest, HOSTBLOB_TTM_FAULT_NOPAGE, NULL))
+		return "the test driver failed";
+	if (guest->retried) {
+		/* A signal ends it, and would have it made again if the handler were such a one. */
+		if (!take_away(guest, HOSTBLOB_TTM_FAULT_WAIT, INT_MAX))
+			return "the test driver failed";
+		machine_interrupt_repeatedly(true);
+		error = send_event(guest);
+		machine_interrupt_repeatedly(false);
+		if (!give_back(guest, HOSTBLOB_TTM_FAULT_WAIT, NULL) || error != -EINTR)
+			return "a signal does not interrupt it";
+	}
+	if (is_pending(guest, SENT_EVENT) || send_event(guest) || !is_pending(guest, SENT_EVENT))
+		return "it is not delivered when its page is back";
+	return NULL;
+}
+
+static const char *timer(struct guest *guest)
+{
+	struct kvm_xen_vcpu_attr attribute = {
+		.type = KVM_XEN_VCPU_ATTR_TYPE_TIMER,
+		.u.timer = {
+			.port = TIMER_EVENT, .priority = KVM_IRQ_ROUTING_XEN_EVTCHN_PRIO_2LEVEL, .expires_ns = 1,
+		},
+	};
+
+	if (!take_away(guest, HOSTBLOB_TTM_FAULT_NOPAGE, NOPAGE_FAULTS) ||
+	    ioctl(guest->machine.vcpus[0], KVM_XEN_VCPU_SET_ATTR, &attribute))
+		return "it cannot be set";
+	/* Until it cannot be that anything is left to be tried again. */
+	for (unsigned int i = 0; i < 2 * NOPAGE_FAULTS; i++) {
+		if (!run(guest))
+			return "the guest does not run while its page is away";
+	}
+	if (!give_back(guest, HOSTBLOB_TTM_FAULT_NOPAGE, NULL) || !run(guest))
+		return "the guest does not run when its page is back";
+	return is_pending(guest, TIMER_EVENT) == guest->retried ? NULL : "its event is not as expected";
+}
+
+/* --------------------------------------------------------------------------- */
+
+static const struct {
+	const char *name;
+	const char *(*check)(struct guest *guest);
+} checks[] = {
+	{ "runstate", runstate },
+	{ "event", event },
+	{ "timer", timer },
+};
+
+static bool create(struct guest *guest)
+{
+	struct kvm_xen_hvm_config config = { .flags = KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL, .msr = 0x40000000 };
+	struct kvm_xen_hvm_attr shared_info = {
+		.type = KVM_XEN_ATTR_TYPE_SHARED_INFO, .u.shared_info.gfn = MACHINE_MEMORY / PAGE_BYTES + SHARED_INFO,
+	};
+
+	if (machine_create(&guest->machine, 1))
+		return false;
+	guest->machine.code[0] = 0xf4; /* hlt */
+	if (buffer_create(guest->node, "amdgpu", BUFFER_DMA_BUF, PAGES * PAGE_BYTES, &guest->buffer))
+		return false;
+	guest->memory = buffer_map(&guest->buffer);
+	return guest->memory &&
+	       !machine_set_memory(&guest->machine, 1, MACHINE_MEMORY, (void *)guest->memory, PAGES * PAGE_BYTES) &&
+	       !ioctl(guest->machine.vm, KVM_XEN_HVM_CONFIG, &config) &&
+	       !ioctl(guest->machine.vm, KVM_XEN_HVM_SET_ATTR, &shared_info) &&
+	       set_vcpu(guest, KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO, VCPU_INFO);
+}
+
+static void destroy(struct guest *guest)
+{
+	machine_destroy(&guest->machine);
+	munmap((void *)guest->memory, PAGES * PAGE_BYTES);
+	close(guest->buffer.fd);
+}
+
+int main(int argc, char **argv)
+{
+	const char *expected = argc == 2 ? argv[1] : "";
+	struct guest guest = { .retried = !strcmp(expected, "retried") };
+	char driver[32];
+	bool good = true;
+
+	if (!guest.retried && strcmp(expected, "fatal")) {
+		bool help = !strcmp(expected, "--help");
+
+		fputs("Usage: xen retried|fatal\n"
+		      "Check what KVM's Xen interface shares with a guest, while it is in a buffer whose\n"
+		      "faults insert nothing: the vCPU's state, an event that is sent to it, and its timer's.\n\n"
+		      "fatal: what can't be written at once is lost, as on stock kernels.\n\n"
+		      "Exit status: 0 as expected, 1 not so, 2 bad usage, 77 skipped.\n",
+		      help ? stdout : stderr);
+		return help ? 0 : 2;
+	}
+	guest.node = node_open(NULL, driver, sizeof(driver));
+	if (guest.node < 0 || strcmp(driver, "amdgpu") || access("/sys/module/hostblob_ttm", F_OK)) {
+		puts("skipped: the TTM test driver is not loaded");
+		return SKIPPED;
+	}
+	for (unsigned int i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
+		if (!create(&guest)) {
+			perror("a guest with the Xen interface");
+			return 1;
+		}
+		errno = 0;
+		const char *wrong = checks[i].check(&guest);
+
+		printf("%-9s %s%s%s\n", checks[i].name, wrong ? wrong : "as expected", wrong && errno ? ": " : "",
+		       wrong && errno ? strerror(errno) : "");
+		good &= !wrong;
+		destroy(&guest);
+	}
+	return good ? 0 : 1;
+}
