@@ -78,10 +78,33 @@ make_modules() {
 	done
 }
 
+# at_least VERSION MINIMUM
+at_least() {
+	[ "$(printf '%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]
+}
+
+# On arm64 KVM used to take the size of a PFNMAP block from the mapping's address, not
+# from the host's page table, until "KVM: arm64: Use stage-1 leaf size for VM_PFNMAP"
+# (71cc2c67fb8f). With a TTM that maps scattered memory at such addresses, a guest
+# there would see what lies next to its buffer. 6.1.192 is the oldest 6.1 in which
+# we have seen that fix.
+refuse_unsafe_arm64() {
+	local version=${kernel_version%%-*} since=7.3
+	[[ $kernel_release == *-arm64 ]] || return 0
+	case $version in
+	6.1.*) since=6.1.192 ;;
+	6.12.*) since=6.12.113 ;;
+	7.2.*) since=7.2.10 ;;
+	esac
+	at_least "$version" "$since" ||
+		die "on arm64, KVM of Linux $version may show a guest the memory next to its buffer" "use Linux $since or newer"
+}
+
 # install_modules FOLDER OUTPUT: without debug information, which makes loading slow
 # on an emulated host, and without BTF, which has to match vmlinux's.
 install_modules() {
 	local folder=$1 output=$2 module
+	refuse_unsafe_arm64
 	mkdir -p "$output.partial"
 	for module in "${module_files[@]}"; do
 		in_root objcopy --strip-debug -R .BTF "/cache${folder#"$cache"}/$module" \
