@@ -118,7 +118,7 @@ static const char *event(struct guest *guest)
 {
 	int error;
 
-	if (!take_away(guest, HOSTBLOB_TTM_FAULT_NOPAGE, INT_MAX) ||
+	if (!take_away(guest, HOSTBLOB_TTM_FAULT_NOPAGE, NOPAGE_FAULTS) ||
 	    send_event(guest) != (guest->retried ? -EAGAIN : -EFAULT))
 		return "the error is another one while its page is away";
 	if (!give_back(guest, HOSTBLOB_TTM_FAULT_NOPAGE, NULL))
