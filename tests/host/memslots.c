@@ -402,10 +402,19 @@ static bool clock_set(struct subject *subject)
 	return !ioctl(subject->machine.vm, KVM_SET_CLOCK, &data);
 }
 
+static volatile struct guest_clock *clock_of(struct subject *subject)
+{
+	return (volatile void *)((volatile char *)subject->for_host + CLOCK_OFFSET(subject->test->pages));
+}
+
+static bool clock_says_stopped(struct subject *subject)
+{
+	return clock_of(subject)->flags[0] & 2; /* PVCLOCK_GUEST_STOPPED */
+}
+
 static bool clock_is_new(struct subject *subject)
 {
-	volatile struct guest_clock *clock = (volatile void *)(
-		(volatile char *)subject->for_host + CLOCK_OFFSET(subject->test->pages));
+	volatile struct guest_clock *clock = clock_of(subject);
 	uint32_t before = subject->clock_version;
 	struct kvm_clock_data now = { 0 };
 
@@ -472,9 +481,11 @@ static const char *clock_page_in_vain(struct subject *subject)
 
 	if (!clock_start(subject) || !clock_is_new(subject))
 		return "KVM does not fill it";
+	/* KVM also has to tell the guest that it was stopped; it does so once. */
 	if (!evict(subject, HOSTBLOB_TTM_MOVE) || !ask(subject, HOSTBLOB_TTM_FAULT_NOPAGE, NOPAGE_FAULTS, &left) ||
-	    !clock_set(subject) || !guest_runs(subject) || !ask(subject, HOSTBLOB_TTM_FAULT_NOPAGE, 0, &left) ||
-	    retried != !left || clock_is_new(subject) != retried)
+	    !clock_set(subject) || ioctl(subject->machine.vcpus[0], KVM_KVMCLOCK_CTRL, 0) || !guest_runs(subject) ||
+	    !ask(subject, HOSTBLOB_TTM_FAULT_NOPAGE, 0, &left) || retried != !left ||
+	    clock_is_new(subject) != retried || clock_says_stopped(subject) != retried)
 		return "1000 faults that insert nothing are not as expected";
 	if (!clock_updated(subject))
 		return "KVM does not update it after that";
