@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 #include <xf86drm.h>
 
@@ -34,7 +35,7 @@
 #define NOPAGE_FAULTS 1000
 #define MANY_FAULTS 1000000 /* more than there are before a signal comes */
 #define UPDATES 1000
-#define LONG_MS 60000 /* more than anything takes that ends at all */
+#define LONG 60 /* seconds, more than anything takes that ends at all */
 
 /* What the guest or the host writes to a page, plus its number. */
 #define FIRST 0x5eed0000u
@@ -519,7 +520,10 @@ static void *run_guest(void *argument)
 /* True as soon as @done is; false if it has not come to that for long. */
 static bool wait_for(const atomic_bool *done)
 {
-	for (unsigned int i = 0; i < LONG_MS && !atomic_load(done); i++)
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	for (time_t end = now.tv_sec + LONG; !atomic_load(done) && now.tv_sec < end; clock_gettime(CLOCK_MONOTONIC, &now))
 		usleep(1000);
 	return atomic_load(done);
 }
