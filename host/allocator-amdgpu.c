@@ -45,7 +45,7 @@ static int allocate(struct hostblob_allocator *allocator, uint64_t size, struct 
 	handle = create.out.handle;
 	result = check(node, handle, size, &caching);
 	if (!result)
-		result = allocator_export(node, handle);
+		result = hostblob_allocator_export(node, handle);
 	drmCloseBufferHandle(node, handle);
 	if (result < 0)
 		return result;
@@ -53,8 +53,8 @@ static int allocate(struct hostblob_allocator *allocator, uint64_t size, struct 
 	return 0;
 }
 
-const struct hostblob_allocator_ops allocator_amdgpu_ops = {
+const struct hostblob_allocator_ops hostblob_allocator_amdgpu_ops = {
 	.name = "amdgpu",
 	.allocate = allocate,
-	.destroy = allocator_free,
+	.destroy = hostblob_allocator_free,
 };

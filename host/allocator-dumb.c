@@ -26,7 +26,7 @@ static int allocate(struct hostblob_allocator *allocator, uint64_t size, struct 
 					 &pitch, &real_size);
 	if (result)
 		return result;
-	fd = real_size >= size ? allocator_export(node, handle) : -EINVAL;
+	fd = real_size >= size ? hostblob_allocator_export(node, handle) : -EINVAL;
 	drmModeDestroyDumbBuffer(node, handle);
 	if (fd < 0)
 		return fd;
@@ -34,8 +34,8 @@ static int allocate(struct hostblob_allocator *allocator, uint64_t size, struct 
 	return 0;
 }
 
-const struct hostblob_allocator_ops allocator_dumb_ops = {
+const struct hostblob_allocator_ops hostblob_allocator_dumb_ops = {
 	.name = "dumb",
 	.allocate = allocate,
-	.destroy = allocator_free,
+	.destroy = hostblob_allocator_free,
 };

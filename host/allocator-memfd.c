@@ -29,8 +29,8 @@ static int allocate(struct hostblob_allocator *allocator, uint64_t size, struct 
 	return 0;
 }
 
-const struct hostblob_allocator_ops allocator_memfd_ops = {
+const struct hostblob_allocator_ops hostblob_allocator_memfd_ops = {
 	.name = "memfd",
 	.allocate = allocate,
-	.destroy = allocator_free,
+	.destroy = hostblob_allocator_free,
 };

@@ -22,7 +22,7 @@ static int allocate(struct hostblob_allocator *allocator, uint64_t size, struct 
 
 	if (result)
 		return result;
-	fd = allocator_export(node, create.handle);
+	fd = hostblob_allocator_export(node, create.handle);
 	drmCloseBufferHandle(node, create.handle);
 	if (fd < 0)
 		return fd;
@@ -30,8 +30,8 @@ static int allocate(struct hostblob_allocator *allocator, uint64_t size, struct 
 	return 0;
 }
 
-const struct hostblob_allocator_ops allocator_radeon_ops = {
+const struct hostblob_allocator_ops hostblob_allocator_radeon_ops = {
 	.name = "radeon",
 	.allocate = allocate,
-	.destroy = allocator_free,
+	.destroy = hostblob_allocator_free,
 };

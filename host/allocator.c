@@ -14,30 +14,30 @@
 #include <xf86drm.h>
 
 static const struct hostblob_allocator_ops *const kinds[] = {
-	&allocator_memfd_ops,
-	&allocator_dumb_ops,
-	&allocator_radeon_ops,
-	&allocator_amdgpu_ops,
+	&hostblob_allocator_memfd_ops,
+	&hostblob_allocator_dumb_ops,
+	&hostblob_allocator_radeon_ops,
+	&hostblob_allocator_amdgpu_ops,
 };
 
 static const struct {
 	const char *driver;
 	const struct hostblob_allocator_ops *ops;
 } drivers[] = {
-	{ "qxl", &allocator_dumb_ops },
-	{ "bochs-drm", &allocator_dumb_ops },
-	{ "radeon", &allocator_radeon_ops },
-	{ "amdgpu", &allocator_amdgpu_ops },
+	{ "qxl", &hostblob_allocator_dumb_ops },
+	{ "bochs-drm", &hostblob_allocator_dumb_ops },
+	{ "radeon", &hostblob_allocator_radeon_ops },
+	{ "amdgpu", &hostblob_allocator_amdgpu_ops },
 };
 
-int allocator_export(int node, uint32_t handle)
+int hostblob_allocator_export(int node, uint32_t handle)
 {
 	int fd;
 
 	return drmPrimeHandleToFD(node, handle, DRM_CLOEXEC | DRM_RDWR, &fd) ? -errno : fd;
 }
 
-void allocator_free(struct hostblob_allocator *allocator)
+void hostblob_allocator_free(struct hostblob_allocator *allocator)
 {
 	free(allocator);
 }
@@ -91,11 +91,11 @@ int hostblob_allocator_open(const char *name, int node_fd, struct hostblob_alloc
 		snprintf(error, error_size, "there is no allocator %s; there are memfd, dumb, radeon and amdgpu", name);
 		return -ENOENT;
 	}
-	if (node_fd < 0 && ops && ops != &allocator_memfd_ops) {
+	if (node_fd < 0 && ops && ops != &hostblob_allocator_memfd_ops) {
 		snprintf(error, error_size, "the allocator %s needs a DRM node", name);
 		return -EINVAL;
 	}
-	if (node_fd >= 0 && ops == &allocator_memfd_ops) {
+	if (node_fd >= 0 && ops == &hostblob_allocator_memfd_ops) {
 		snprintf(error, error_size, "the allocator memfd uses no DRM node; leave one of them out");
 		return -EINVAL;
 	}
@@ -105,7 +105,7 @@ int hostblob_allocator_open(const char *name, int node_fd, struct hostblob_alloc
 		if (status)
 			return status;
 	} else {
-		ops = &allocator_memfd_ops;
+		ops = &hostblob_allocator_memfd_ops;
 	}
 
 	result = malloc(sizeof(*result));

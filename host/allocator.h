@@ -11,17 +11,17 @@ struct node_allocator {
 	int node;
 };
 
-extern const struct hostblob_allocator_ops allocator_amdgpu_ops;
-extern const struct hostblob_allocator_ops allocator_memfd_ops;
-extern const struct hostblob_allocator_ops allocator_dumb_ops;
-extern const struct hostblob_allocator_ops allocator_radeon_ops;
+extern const struct hostblob_allocator_ops hostblob_allocator_amdgpu_ops;
+extern const struct hostblob_allocator_ops hostblob_allocator_memfd_ops;
+extern const struct hostblob_allocator_ops hostblob_allocator_dumb_ops;
+extern const struct hostblob_allocator_ops hostblob_allocator_radeon_ops;
 
 /*
  * The dma-buf of a GEM handle. It keeps the memory alive; the handle is the
  * caller's to close. Returns a file descriptor or a negative errno.
  */
-int allocator_export(int node, uint32_t handle);
+int hostblob_allocator_export(int node, uint32_t handle);
 
-void allocator_free(struct hostblob_allocator *allocator);
+void hostblob_allocator_free(struct hostblob_allocator *allocator);
 
 #endif

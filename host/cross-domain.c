@@ -130,19 +130,19 @@ struct cross_domain {
 	struct item *items; /* a blob id is an index in it, and 1 */
 };
 
-struct cross_domain *cross_domain_create(void)
+struct cross_domain *hostblob_cross_domain_create(void)
 {
 	return calloc(1, sizeof(struct cross_domain));
 }
 
-void cross_domain_destroy(struct cross_domain *state)
+void hostblob_cross_domain_destroy(struct cross_domain *state)
 {
 	if (state)
 		free(state->items);
 	free(state);
 }
 
-uint64_t cross_domain_item_size(const struct cross_domain *state, uint64_t blob_id)
+uint64_t hostblob_cross_domain_item_size(const struct cross_domain *state, uint64_t blob_id)
 {
 	return blob_id && blob_id <= state->count ? state->items[blob_id - 1].size : 0;
 }
@@ -295,7 +295,7 @@ static int run(struct cross_domain *state, const struct cross_domain_host *host,
 	}
 }
 
-int cross_domain_submit(struct cross_domain *state, const struct cross_domain_host *host,
+int hostblob_cross_domain_submit(struct cross_domain *state, const struct cross_domain_host *host,
 			const void *commands, uint64_t size)
 {
 	const uint8_t *next = commands;

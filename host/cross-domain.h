@@ -23,14 +23,14 @@ struct cross_domain_host {
 	void *opaque;
 };
 
-struct cross_domain *cross_domain_create(void);
-void cross_domain_destroy(struct cross_domain *state);
+struct cross_domain *hostblob_cross_domain_create(void);
+void hostblob_cross_domain_destroy(struct cross_domain *state);
 
 /* See hostblob_context_submit(). */
-int cross_domain_submit(struct cross_domain *state, const struct cross_domain_host *host,
+int hostblob_cross_domain_submit(struct cross_domain *state, const struct cross_domain_host *host,
 			const void *commands, uint64_t size);
 
 /* The size of the images that a blob id stands for, or 0 if there is no such id. */
-uint64_t cross_domain_item_size(const struct cross_domain *state, uint64_t blob_id);
+uint64_t hostblob_cross_domain_item_size(const struct cross_domain *state, uint64_t blob_id);
 
 #endif

@@ -250,7 +250,7 @@ static void free_context(void *node)
 {
 	struct context *context = node;
 
-	cross_domain_destroy(context->cross_domain);
+	hostblob_cross_domain_destroy(context->cross_domain);
 	free(context);
 }
 
@@ -289,7 +289,7 @@ int hostblob_context_create(struct hostblob_device *device, uint32_t context_id,
 	context->id = context_id;
 	context->serial = ++device->serials;
 	if (cross_domain)
-		context->cross_domain = cross_domain_create();
+		context->cross_domain = hostblob_cross_domain_create();
 	if (cross_domain != !!context->cross_domain || !tsearch(context, &device->contexts, by_id)) {
 		free_context(context);
 		return -ENOMEM;
@@ -433,7 +433,7 @@ int hostblob_blob_create(struct hostblob_device *device, uint32_t context_id, ui
 		return -ESRCH;
 	if ((blob_flags & ~BLOB_FLAGS) || !size || size % device->page_size)
 		return -EINVAL;
-	if (context->cross_domain ? size != cross_domain_item_size(context->cross_domain, blob_id) : blob_id)
+	if (context->cross_domain ? size != hostblob_cross_domain_item_size(context->cross_domain, blob_id) : blob_id)
 		return -EINVAL;
 	if (!has_room(device, context, size))
 		return -ENOSPC;
@@ -612,7 +612,7 @@ int hostblob_context_submit(struct hostblob_device *device, uint32_t context_id,
 		return -ESRCH;
 	if (size > HOSTBLOB_SUBMIT_MAX || (size && !context->cross_domain))
 		return -EINVAL;
-	return size ? cross_domain_submit(context->cross_domain, &host, commands, size) : 0;
+	return size ? hostblob_cross_domain_submit(context->cross_domain, &host, commands, size) : 0;
 }
 
 int hostblob_capset_query(const struct hostblob_device *device, uint32_t index,
