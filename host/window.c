@@ -16,8 +16,12 @@
 /* Given back when the process has no mappings left, so that unmapping can't fail. */
 #define SPARE_MAPPINGS 16
 
-/* A process may have 65530 mappings; an 8 GiB window needs 512 of them idle. */
-#define SINK_MAX (16ull << 20)
+/*
+ * A process may have 65530 mappings, and the blobs need two each. An 8 GiB window takes
+ * 512 of them idle; one of more than 64 GiB has a larger sink in place of more mappings.
+ */
+#define SINK_BYTES (16ull << 20)
+#define SINK_MAPPINGS 4096
 #define ALIGNMENT_MAX (1ull << 30)
 
 struct hostblob_window {
@@ -154,6 +158,13 @@ static uint8_t *reserve(uint64_t size, uint64_t alignment)
 	return aligned;
 }
 
+static uint64_t sink_size_of(uint64_t size)
+{
+	uint64_t sink = size / SINK_MAPPINGS > SINK_BYTES ? size / SINK_MAPPINGS : SINK_BYTES;
+
+	return size < sink ? size : sink;
+}
+
 int hostblob_window_create(uint64_t size, struct hostblob_window **result)
 {
 	struct hostblob_window *window;
@@ -165,7 +176,7 @@ int hostblob_window_create(uint64_t size, struct hostblob_window **result)
 	if (!window)
 		return -ENOMEM;
 	window->size = size;
-	window->sink_size = size < SINK_MAX ? size : SINK_MAX;
+	window->sink_size = sink_size_of(size);
 	window->sink = make_sink(size);
 	if (window->sink < 0) {
 		error = window->sink;
