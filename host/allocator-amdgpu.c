@@ -54,6 +54,7 @@ static int allocate(struct hostblob_allocator *allocator, uint64_t size, struct 
 }
 
 const struct hostblob_allocator_ops hostblob_allocator_amdgpu_ops = {
+	.struct_size = sizeof(struct hostblob_allocator_ops),
 	.name = "amdgpu",
 	.allocate = allocate,
 	.destroy = hostblob_allocator_free,

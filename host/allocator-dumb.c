@@ -35,6 +35,7 @@ static int allocate(struct hostblob_allocator *allocator, uint64_t size, struct 
 }
 
 const struct hostblob_allocator_ops hostblob_allocator_dumb_ops = {
+	.struct_size = sizeof(struct hostblob_allocator_ops),
 	.name = "dumb",
 	.allocate = allocate,
 	.destroy = hostblob_allocator_free,

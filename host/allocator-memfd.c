@@ -30,6 +30,7 @@ static int allocate(struct hostblob_allocator *allocator, uint64_t size, struct 
 }
 
 const struct hostblob_allocator_ops hostblob_allocator_memfd_ops = {
+	.struct_size = sizeof(struct hostblob_allocator_ops),
 	.name = "memfd",
 	.allocate = allocate,
 	.destroy = hostblob_allocator_free,

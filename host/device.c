@@ -6,6 +6,7 @@
  */
 #include "cross-domain.h"
 #include "hostblob.h"
+#include "structures.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -143,45 +144,64 @@ static uint32_t default_blobs(void)
 	return (uint32_t)(files.rlim_cur / 2);
 }
 
-static void fill_in(struct hostblob_limits *limits, uint64_t window_size)
+static void default_bytes(uint64_t *limit, uint64_t value)
 {
-	if (!limits->bytes)
-		limits->bytes = window_size;
-	if (!limits->blobs)
-		limits->blobs = default_blobs();
-	if (!limits->mapped_blobs)
-		limits->mapped_blobs = limits->blobs;
-	if (!limits->contexts)
-		limits->contexts = 4096;
-	if (!limits->resources)
-		limits->resources = default_blobs();
-	if (!limits->context_bytes)
-		limits->context_bytes = limits->bytes;
-	if (!limits->context_blobs)
-		limits->context_blobs = limits->blobs;
-	if (!limits->attachments)
-		limits->attachments = 262144;
-	if (!limits->items)
-		limits->items = 1024;
+	if (*limit == HOSTBLOB_BYTES_DEFAULT)
+		*limit = value;
 }
 
-int hostblob_device_create(const struct hostblob_config *config, struct hostblob_device **result)
+static void default_number(uint32_t *limit, uint32_t value)
 {
-	uint64_t size = config->window_size;
-	struct hostblob_device *device;
+	if (*limit == HOSTBLOB_LIMIT_DEFAULT)
+		*limit = value;
+}
 
-	if (!config->allocator || (size & (size - 1)))
+static void fill_in(struct hostblob_limits *limits, uint64_t window_size)
+{
+	default_bytes(&limits->bytes, window_size);
+	default_bytes(&limits->context_bytes, limits->bytes);
+	default_number(&limits->blobs, default_blobs());
+	default_number(&limits->mapped_blobs, limits->blobs);
+	default_number(&limits->context_blobs, limits->blobs);
+	default_number(&limits->contexts, 4096);
+	default_number(&limits->resources, default_blobs());
+	default_number(&limits->attachments, 262144);
+	default_number(&limits->items, 1024);
+}
+
+static int check_config(const struct hostblob_config *config)
+{
+	const struct hostblob_allocator *allocator = config->allocator;
+	uint64_t size = config->window_size;
+
+	if (!allocator || allocator->ops->struct_size < sizeof(*allocator->ops) || (size & (size - 1)))
 		return -EINVAL;
-	if (size && (!config->mapper.map || !config->mapper.unmap))
-		return -EINVAL;
+	return size && (!config->mapper.map || !config->mapper.unmap) ? -EINVAL : 0;
+}
+
+int hostblob_device_create(const struct hostblob_config *given, struct hostblob_device **result)
+{
+	struct hostblob_config config;
+	struct hostblob_limits limits;
+	struct hostblob_device *device;
+	int error = hostblob_structure_read(&config, sizeof(config), given, 0);
+
+	hostblob_limits_init(&limits, sizeof(limits));
+	if (!error && config.limits)
+		error = hostblob_structure_read(&limits, sizeof(limits), config.limits, 0xff);
+	if (!error)
+		error = check_config(&config);
+	if (error)
+		return error;
 	device = calloc(1, sizeof(*device));
 	if (!device)
 		return -ENOMEM;
 	pthread_mutex_init(&device->lock, NULL);
-	device->config = *config;
+	device->config = config;
+	device->config.limits = NULL;
 	device->page_size = (uint64_t)sysconf(_SC_PAGESIZE);
-	device->limits = config->limits;
-	fill_in(&device->limits, size);
+	device->limits = limits;
+	fill_in(&device->limits, config.window_size);
 	*result = device;
 	return 0;
 }
@@ -642,13 +662,14 @@ int hostblob_capset_read(const struct hostblob_device *device, uint32_t id, uint
 }
 
 int hostblob_blob_query(const struct hostblob_device *device, uint32_t resource_id,
-			struct hostblob_blob_info *info)
+			struct hostblob_blob_info *info, size_t size)
 {
 	const struct resource *resource = find_blob(device, resource_id);
+	struct hostblob_blob_info known;
 
 	if (!resource)
 		return -ENOENT;
-	*info = (struct hostblob_blob_info){
+	known = (struct hostblob_blob_info){
 		.resource_id = resource->id,
 		.context_id = resource->context_id,
 		.blob_flags = resource->blob_flags,
@@ -658,17 +679,19 @@ int hostblob_blob_query(const struct hostblob_device *device, uint32_t resource_
 		.offset = resource->mapped ? resource->range.offset : 0,
 		.lost = resource->lost,
 	};
+	hostblob_structure_write(info, size, &known, sizeof(known));
 	return 0;
 }
 
-struct hostblob_usage hostblob_device_usage(const struct hostblob_device *device)
+void hostblob_device_usage(const struct hostblob_device *device, struct hostblob_usage *usage, size_t size)
 {
-	return device->usage;
+	hostblob_structure_write(usage, size, &device->usage, sizeof(device->usage));
 }
 
-struct hostblob_limits hostblob_device_limits(const struct hostblob_device *device)
+void hostblob_device_limits(const struct hostblob_device *device, struct hostblob_limits *limits, size_t size)
 {
-	return device->limits;
+	hostblob_structure_write(limits, size, &device->limits, sizeof(device->limits));
+	limits->struct_size = size;
 }
 
 uint32_t hostblob_virtio_response(int result)

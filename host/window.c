@@ -5,6 +5,7 @@
  * follows through its mmu_notifier, so that no memslot changes.
  */
 #include "hostblob.h"
+#include "structures.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -30,6 +31,9 @@ struct hostblob_window {
 	int sink;
 	uint64_t sink_size;
 	uint8_t *spare;
+	void (*fatal)(void *opaque);
+	void *opaque;
+	bool broken; /* there is a gap, and the VMM runs on */
 };
 
 /* Guest memory belongs in no child process, and a guest's buffers in no core dump. */
@@ -105,6 +109,13 @@ static int make_spare(struct hostblob_window *window)
 	return 0;
 }
 
+/* What becomes of the process is the VMM's to decide. */
+static void report_gap(struct hostblob_window *window)
+{
+	window->broken = true;
+	window->fatal(window->opaque);
+}
+
 /*
  * The sink takes several mappings where a large buffer took one, and the process
  * may have too many. Then it becomes one mapping, which costs memory of its own,
@@ -117,7 +128,7 @@ static void restore_sink(struct hostblob_window *window, uint64_t offset, uint64
 		return;
 	release_spare(window);
 	if (lay(window, offset, size, offset))
-		abort();
+		report_gap(window);
 }
 
 static bool has_gap(struct hostblob_window *window, uint64_t offset, uint64_t size)
@@ -165,23 +176,31 @@ static uint64_t sink_size_of(uint64_t size)
 	return size < sink ? size : sink;
 }
 
-int hostblob_window_create(uint64_t size, struct hostblob_window **result)
+int hostblob_window_create(const struct hostblob_window_config *given, struct hostblob_window **result)
 {
+	struct hostblob_window_config config;
 	struct hostblob_window *window;
-	int error = -ENOMEM;
+	int error = hostblob_structure_read(&config, sizeof(config), given, 0);
+	uint64_t size;
 
-	if (!size || (size & (size - 1)) || size < page_bytes())
+	if (error)
+		return error;
+	size = config.size;
+	if (size < page_bytes() || (size & (size - 1)) || !config.fatal)
 		return -EINVAL;
 	window = calloc(1, sizeof(*window));
 	if (!window)
 		return -ENOMEM;
 	window->size = size;
+	window->fatal = config.fatal;
+	window->opaque = config.opaque;
 	window->sink_size = sink_size_of(size);
 	window->sink = make_sink(size);
 	if (window->sink < 0) {
 		error = window->sink;
 		goto free_window;
 	}
+	error = -ENOMEM;
 	window->base = reserve(size, size < ALIGNMENT_MAX ? size : ALIGNMENT_MAX);
 	if (!window->base)
 		goto close_sink;
@@ -219,7 +238,7 @@ void *hostblob_window_base(const struct hostblob_window *window)
 static int window_map(void *opaque, uint64_t offset, const struct hostblob_buffer *buffer)
 {
 	struct hostblob_window *window = opaque;
-	int error = make_spare(window);
+	int error = window->broken ? -ENOTRECOVERABLE : make_spare(window);
 	void *address;
 
 	if (error)

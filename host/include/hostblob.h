@@ -6,10 +6,17 @@
  * allocator, and asks a mapper to place them in the host-visible window.
  *
  * The library is passive: no threads, no global state, no output except through
- * hostblob_config.log. Calls on one device must not run at the same time, but for
- * hostblob_device_lose(); calls on different devices may. Unless said otherwise a
- * function returns 0, or a negative errno and then has changed nothing. Every
- * argument that a guest can choose may have any value.
+ * hostblob_config.log, and it never ends the process. Calls on one device must not
+ * run at the same time, but for hostblob_device_lose(); calls on different devices
+ * may. Unless said otherwise a function returns 0, or a negative errno and then has
+ * changed nothing. Every argument that a guest can choose may have any value.
+ *
+ * Structures may get more members, at their end. So the library has to know which
+ * ones a VMM was built with. Those that the VMM fills in begin with struct_size, which
+ * it sets to sizeof the structure; where the library fills one in, the size is an
+ * argument. What an older VMM does not know is as if it was left out. What an older
+ * library does not know must be left out, or the call fails with -E2BIG. Structures
+ * without a size do not change.
  *
  * Words and numbers follow the virtio 1.3 specification, section 5.7 (GPU
  * Device), and Linux's include/uapi/linux/virtio_gpu.h.
@@ -18,11 +25,30 @@
 #define HOSTBLOB_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* The library's version is written here, and nowhere else. */
+#define HOSTBLOB_VERSION_MAJOR 0
+#define HOSTBLOB_VERSION_MINOR 2
+#define HOSTBLOB_VERSION_MICRO 0
+
+/** HOSTBLOB_VERSION_NUMBER() - versions as numbers that can be compared */
+#define HOSTBLOB_VERSION_NUMBER(major, minor, micro) ((major) << 16 | (minor) << 8 | (micro))
+
+/** HOSTBLOB_VERSION - the version that this header is of */
+#define HOSTBLOB_VERSION \
+	HOSTBLOB_VERSION_NUMBER(HOSTBLOB_VERSION_MAJOR, HOSTBLOB_VERSION_MINOR, HOSTBLOB_VERSION_MICRO)
+
+/** HOSTBLOB_API - marks what the shared library exports */
+#define HOSTBLOB_API __attribute__((visibility("default")))
+
+/** hostblob_version() - the HOSTBLOB_VERSION of the library that is in use */
+HOSTBLOB_API uint32_t hostblob_version(void);
 
 /* --- Buffers and allocators ------------------------------------------------ */
 
@@ -54,6 +80,7 @@ struct hostblob_allocator;
 
 /**
  * struct hostblob_allocator_ops - one kind of host memory
+ * @struct_size: sizeof(struct hostblob_allocator_ops)
  * @name: what a user calls it: "memfd", "dumb", "radeon", "amdgpu"
  * @allocate: make a zero-filled buffer of exactly @size bytes, a non-zero
  *	multiple of the page size. The caller owns @buffer->fd and closes it;
@@ -61,12 +88,17 @@ struct hostblob_allocator;
  * @destroy: free the allocator; buffers outlive it.
  */
 struct hostblob_allocator_ops {
+	size_t struct_size;
 	const char *name;
 	int (*allocate)(struct hostblob_allocator *allocator, uint64_t size,
 			struct hostblob_buffer *buffer);
 	void (*destroy)(struct hostblob_allocator *allocator);
 };
 
+/**
+ * struct hostblob_allocator - begins what an allocator keeps for itself
+ * @ops: what it can do
+ */
 struct hostblob_allocator {
 	const struct hostblob_allocator_ops *ops;
 };
@@ -85,12 +117,12 @@ struct hostblob_allocator {
  * the node's driver or @name cannot serve it, -EINVAL if @node_fd is no DRM
  * node, is missing, or is given to an allocator that takes none.
  */
-int hostblob_allocator_open(const char *name, int node_fd,
-			    struct hostblob_allocator **allocator,
-			    char *error, unsigned int error_size);
+HOSTBLOB_API int hostblob_allocator_open(const char *name, int node_fd,
+					 struct hostblob_allocator **allocator,
+					 char *error, unsigned int error_size);
 
 /** hostblob_allocator_close() - free an allocator; NULL is fine. */
-void hostblob_allocator_close(struct hostblob_allocator *allocator);
+HOSTBLOB_API void hostblob_allocator_close(struct hostblob_allocator *allocator);
 
 /* --- Where buffers are placed ------------------------------------------------ */
 
@@ -115,8 +147,27 @@ struct hostblob_mapper {
 struct hostblob_window;
 
 /**
- * hostblob_window_create() - reserve a window in this process
+ * struct hostblob_window_config - what a window is made of
+ * @struct_size: sizeof(struct hostblob_window_config)
  * @size: bytes; a power of two, at least the page size
+ * @fatal: stop the process. The window could not close a gap, or not take a buffer out
+ *	of the guest's reach: whatever the process maps next may fall into the gap, and
+ *	the guest would reach that, too. It happens only where the kernel has no memory
+ *	left for a mapping, not even in place of those that the window keeps for this.
+ *	Called by whoever called the mapper, in a signal handler, too, and must not
+ *	return. If it does, the window maps nothing more.
+ * @opaque: handed to @fatal
+ */
+struct hostblob_window_config {
+	size_t struct_size;
+	uint64_t size;
+	void (*fatal)(void *opaque);
+	void *opaque;
+};
+
+/**
+ * hostblob_window_create() - reserve a window in this process
+ * @config: copied
  * @window: where the new window goes
  *
  * The reservation is aligned to its size, to 1 GiB at the most, so that a guest
@@ -126,24 +177,28 @@ struct hostblob_window;
  * and holds nothing of any buffer. The window is in no core dump and is not
  * inherited by fork(). One KVM memslot can therefore cover all of it
  * for the life of the VM.
+ *
+ * Return: 0, -EINVAL for a size that is none or without @fatal, -E2BIG, -ENOMEM if
+ * there is no such room in the address space, or what memfd_create() said.
  */
-int hostblob_window_create(uint64_t size, struct hostblob_window **window);
+HOSTBLOB_API int hostblob_window_create(const struct hostblob_window_config *config,
+					struct hostblob_window **window);
 
 /** hostblob_window_destroy() - unmap everything; NULL is fine. */
-void hostblob_window_destroy(struct hostblob_window *window);
+HOSTBLOB_API void hostblob_window_destroy(struct hostblob_window *window);
 
 /** hostblob_window_base() - the host address of offset 0. */
-void *hostblob_window_base(const struct hostblob_window *window);
+HOSTBLOB_API void *hostblob_window_base(const struct hostblob_window *window);
 
 /** hostblob_window_mapper() - the window as a mapper for a device. */
-struct hostblob_mapper hostblob_window_mapper(struct hostblob_window *window);
+HOSTBLOB_API struct hostblob_mapper hostblob_window_mapper(struct hostblob_window *window);
 
 /**
  * hostblob_window_clear_sink() - forget what the guest wrote where no buffer is
  *
  * For a device reset: the next guest driver must not read the last one's writes.
  */
-void hostblob_window_clear_sink(struct hostblob_window *window);
+HOSTBLOB_API void hostblob_window_clear_sink(struct hostblob_window *window);
 
 /* --- The device ------------------------------------------------------------ */
 
@@ -161,8 +216,15 @@ struct hostblob_guest {
 	void *opaque;
 };
 
+/** HOSTBLOB_BYTES_DEFAULT - the default of a limit in bytes */
+#define HOSTBLOB_BYTES_DEFAULT UINT64_MAX
+
+/** HOSTBLOB_LIMIT_DEFAULT - the default of any other limit */
+#define HOSTBLOB_LIMIT_DEFAULT UINT32_MAX
+
 /**
- * struct hostblob_limits - what one guest may hold; 0 means the default
+ * struct hostblob_limits - what one guest may hold; 0 is none
+ * @struct_size: sizeof(struct hostblob_limits)
  * @bytes: sum of all host blobs, mapped or not (default: the window's size)
  * @blobs: host blobs (default 16384, or half of RLIMIT_NOFILE if that is less:
  *	each takes a file descriptor, and two mappings while it is mapped)
@@ -175,10 +237,13 @@ struct hostblob_guest {
  * @context_bytes: sum of the host blobs that one context has made (default: @bytes)
  * @context_blobs: host blobs that one context has made (default: @blobs)
  *
+ * Begin with hostblob_limits_init(), then set those that matter.
+ *
  * A context's share holds against the programs of a guest: its kernel makes the
  * contexts, and blobs that outlive theirs count for the guest alone.
  */
 struct hostblob_limits {
+	size_t struct_size;
 	uint64_t bytes;
 	uint32_t blobs;
 	uint32_t mapped_blobs;
@@ -191,13 +256,20 @@ struct hostblob_limits {
 };
 
 /**
+ * hostblob_limits_init() - the default for all of them
+ * @size: sizeof(*@limits)
+ */
+HOSTBLOB_API void hostblob_limits_init(struct hostblob_limits *limits, size_t size);
+
+/**
  * struct hostblob_config - what a device is made of
+ * @struct_size: sizeof(struct hostblob_config)
  * @allocator: borrowed; must outlive the device
  * @mapper: copied
  * @window_size: bytes that @mapper can place buffers in; a power of two, or 0
  *	where blobs can be made but not mapped
  * @guest: copied; all NULL is fine
- * @limits: copied
+ * @limits: copied; NULL for the defaults
  * @cached_only: guests get all memory as write-back, whatever @map_info tells
  *	them, as with KVM on Intel CPUs where the guest's PAT is ignored. The
  *	device then refuses buffers that are not cached: what a guest writes to
@@ -208,11 +280,12 @@ struct hostblob_limits {
  * @log_opaque: handed to @log
  */
 struct hostblob_config {
+	size_t struct_size;
 	struct hostblob_allocator *allocator;
 	struct hostblob_mapper mapper;
 	uint64_t window_size;
 	struct hostblob_guest guest;
-	struct hostblob_limits limits;
+	const struct hostblob_limits *limits;
 	bool cached_only;
 	void (*log)(void *opaque, const char *line);
 	void *log_opaque;
@@ -220,18 +293,25 @@ struct hostblob_config {
 
 struct hostblob_device;
 
-int hostblob_device_create(const struct hostblob_config *config,
-			   struct hostblob_device **device);
+/**
+ * hostblob_device_create() - a device that holds nothing yet
+ * @config: copied
+ * @device: where the new device goes
+ *
+ * Return: 0, -EINVAL for a configuration that makes no sense, -E2BIG, -ENOMEM.
+ */
+HOSTBLOB_API int hostblob_device_create(const struct hostblob_config *config,
+					struct hostblob_device **device);
 
 /** hostblob_device_destroy() - reset, then free; NULL is fine. */
-void hostblob_device_destroy(struct hostblob_device *device);
+HOSTBLOB_API void hostblob_device_destroy(struct hostblob_device *device);
 
 /**
  * hostblob_device_reset() - unmap and free every blob, drop every context and id
  *
  * Ids that the VMM registered are forgotten too: it frees its own side itself.
  */
-void hostblob_device_reset(struct hostblob_device *device);
+HOSTBLOB_API void hostblob_device_reset(struct hostblob_device *device);
 
 /**
  * hostblob_context_create() - VIRTIO_GPU_CMD_CTX_CREATE
@@ -242,11 +322,11 @@ void hostblob_device_reset(struct hostblob_device *device);
  * Return: -EALREADY if the id is in use, -EINVAL for id 0 or an unknown capset,
  * -ENOSPC over the limit, -ENOMEM.
  */
-int hostblob_context_create(struct hostblob_device *device, uint32_t context_id,
-			    uint32_t context_init);
+HOSTBLOB_API int hostblob_context_create(struct hostblob_device *device, uint32_t context_id,
+					 uint32_t context_init);
 
 /** hostblob_context_destroy() - VIRTIO_GPU_CMD_CTX_DESTROY; its blobs live on. */
-int hostblob_context_destroy(struct hostblob_device *device, uint32_t context_id);
+HOSTBLOB_API int hostblob_context_destroy(struct hostblob_device *device, uint32_t context_id);
 
 /**
  * hostblob_context_attach() - VIRTIO_GPU_CMD_CTX_ATTACH_RESOURCE
@@ -258,10 +338,16 @@ int hostblob_context_destroy(struct hostblob_device *device, uint32_t context_id
  * resource, -ENOSPC over the limit, -ENOMEM. Attaching twice is no error, nor is
  * detaching what is not attached.
  */
-int hostblob_context_attach(struct hostblob_device *device, uint32_t context_id,
-			    uint32_t resource_id);
-int hostblob_context_detach(struct hostblob_device *device, uint32_t context_id,
-			    uint32_t resource_id);
+HOSTBLOB_API int hostblob_context_attach(struct hostblob_device *device, uint32_t context_id,
+					 uint32_t resource_id);
+
+/**
+ * hostblob_context_detach() - VIRTIO_GPU_CMD_CTX_DETACH_RESOURCE
+ *
+ * Return: -ESRCH if there is no such context, -ENOENT if there is no such resource.
+ */
+HOSTBLOB_API int hostblob_context_detach(struct hostblob_device *device, uint32_t context_id,
+					 uint32_t resource_id);
 
 /**
  * hostblob_resource_register() - claim an id for a resource of the VMM's own
@@ -270,7 +356,7 @@ int hostblob_context_detach(struct hostblob_device *device, uint32_t context_id,
  *
  * Return: -EINVAL for id 0, -EEXIST if the id is in use, -ENOSPC, -ENOMEM.
  */
-int hostblob_resource_register(struct hostblob_device *device, uint32_t resource_id);
+HOSTBLOB_API int hostblob_resource_register(struct hostblob_device *device, uint32_t resource_id);
 
 /**
  * hostblob_blob_create() - RESOURCE_CREATE_BLOB of VIRTIO_GPU_BLOB_MEM_HOST3D
@@ -286,9 +372,9 @@ int hostblob_resource_register(struct hostblob_device *device, uint32_t resource
  * host has no memory, -EOPNOTSUPP if the memory isn't cached and has to be, or
  * what the allocator said.
  */
-int hostblob_blob_create(struct hostblob_device *device, uint32_t context_id,
-			 uint32_t resource_id, uint32_t blob_flags,
-			 uint64_t blob_id, uint64_t size);
+HOSTBLOB_API int hostblob_blob_create(struct hostblob_device *device, uint32_t context_id,
+				      uint32_t resource_id, uint32_t blob_flags,
+				      uint64_t blob_id, uint64_t size);
 
 /**
  * hostblob_blob_map() - VIRTIO_GPU_CMD_RESOURCE_MAP_BLOB
@@ -299,8 +385,8 @@ int hostblob_blob_create(struct hostblob_device *device, uint32_t context_id,
  * if it is mapped already, -ENOSPC over a limit, -EINVAL if it would not lie in the
  * window or would overlap another blob, or what the mapper said.
  */
-int hostblob_blob_map(struct hostblob_device *device, uint32_t resource_id,
-		      uint64_t offset, uint32_t *map_info);
+HOSTBLOB_API int hostblob_blob_map(struct hostblob_device *device, uint32_t resource_id,
+				   uint64_t offset, uint32_t *map_info);
 
 /**
  * hostblob_blob_unmap() - VIRTIO_GPU_CMD_RESOURCE_UNMAP_BLOB
@@ -310,7 +396,7 @@ int hostblob_blob_map(struct hostblob_device *device, uint32_t resource_id,
  *
  * Return: -ENOENT if there is no such blob.
  */
-int hostblob_blob_unmap(struct hostblob_device *device, uint32_t resource_id);
+HOSTBLOB_API int hostblob_blob_unmap(struct hostblob_device *device, uint32_t resource_id);
 
 /**
  * hostblob_resource_unref() - VIRTIO_GPU_CMD_RESOURCE_UNREF, of any resource
@@ -319,7 +405,7 @@ int hostblob_blob_unmap(struct hostblob_device *device, uint32_t resource_id);
  *
  * Return: -ENOENT if there is no such resource.
  */
-int hostblob_resource_unref(struct hostblob_device *device, uint32_t resource_id);
+HOSTBLOB_API int hostblob_resource_unref(struct hostblob_device *device, uint32_t resource_id);
 
 /**
  * hostblob_device_lose() - give up a blob whose memory the host can't supply
@@ -338,7 +424,7 @@ int hostblob_resource_unref(struct hostblob_device *device, uint32_t resource_id
  * Return: 0, or -ENOENT if nothing of a blob was there any more: it is unmapped, or
  * lost already, as when two threads meet it at the same time.
  */
-int hostblob_device_lose(struct hostblob_device *device, uint64_t offset);
+HOSTBLOB_API int hostblob_device_lose(struct hostblob_device *device, uint64_t offset);
 
 /**
  * struct hostblob_blob_info - one blob as it is now
@@ -358,9 +444,14 @@ struct hostblob_blob_info {
 	bool lost;
 };
 
-/** hostblob_blob_query() - Return: 0, or -ENOENT if there is no such blob. */
-int hostblob_blob_query(const struct hostblob_device *device, uint32_t resource_id,
-			struct hostblob_blob_info *info);
+/**
+ * hostblob_blob_query() - look at one blob
+ * @size: sizeof(*@info)
+ *
+ * Return: 0, or -ENOENT if there is no such blob.
+ */
+HOSTBLOB_API int hostblob_blob_query(const struct hostblob_device *device, uint32_t resource_id,
+				     struct hostblob_blob_info *info, size_t size);
 
 /**
  * struct hostblob_usage - what a device holds, for diagnosis and tests
@@ -375,10 +466,19 @@ struct hostblob_usage {
 	uint32_t attachments;
 };
 
-struct hostblob_usage hostblob_device_usage(const struct hostblob_device *device);
+/**
+ * hostblob_device_usage() - what it holds
+ * @size: sizeof(*@usage)
+ */
+HOSTBLOB_API void hostblob_device_usage(const struct hostblob_device *device,
+					struct hostblob_usage *usage, size_t size);
 
-/** hostblob_device_limits() - what it may hold, the defaults filled in */
-struct hostblob_limits hostblob_device_limits(const struct hostblob_device *device);
+/**
+ * hostblob_device_limits() - what it may hold, the defaults filled in
+ * @size: sizeof(*@limits)
+ */
+HOSTBLOB_API void hostblob_device_limits(const struct hostblob_device *device,
+					 struct hostblob_limits *limits, size_t size);
 
 /* --- Cross-domain: images as a ChromeOS guest allocates them ----------------- */
 
@@ -414,16 +514,16 @@ struct hostblob_cross_domain {
  *
  * Return: 0, or -EINVAL for an index that is too high; there is one capset, or none.
  */
-int hostblob_capset_query(const struct hostblob_device *device, uint32_t index,
-			  struct hostblob_capset *capset);
+HOSTBLOB_API int hostblob_capset_query(const struct hostblob_device *device, uint32_t index,
+				       struct hostblob_capset *capset);
 
 /**
  * hostblob_capset_read() - VIRTIO_GPU_CMD_GET_CAPSET
  *
  * Return: 0, or -EINVAL for an id or a version that is not offered.
  */
-int hostblob_capset_read(const struct hostblob_device *device, uint32_t id, uint32_t version,
-			 struct hostblob_cross_domain *data);
+HOSTBLOB_API int hostblob_capset_read(const struct hostblob_device *device, uint32_t id, uint32_t version,
+				      struct hostblob_cross_domain *data);
 
 /**
  * hostblob_context_submit() - VIRTIO_GPU_CMD_SUBMIT_3D
@@ -444,8 +544,8 @@ int hostblob_capset_read(const struct hostblob_device *device, uint32_t id, uint
  * -ENOENT if the ring is not attached, -ENOSPC if an image is larger than the guest's
  * limit or there are too many kinds of them, -ENOMEM, or what the VMM's write said.
  */
-int hostblob_context_submit(struct hostblob_device *device, uint32_t context_id,
-			    const void *commands, uint64_t size);
+HOSTBLOB_API int hostblob_context_submit(struct hostblob_device *device, uint32_t context_id,
+					 const void *commands, uint64_t size);
 
 /**
  * hostblob_virtio_response() - the VIRTIO_GPU_RESP_* for a result of the above
@@ -453,7 +553,7 @@ int hostblob_context_submit(struct hostblob_device *device, uint32_t context_id,
  * 0 gives RESP_OK_NODATA, which the caller replaces where a command answers with
  * data.
  */
-uint32_t hostblob_virtio_response(int result);
+HOSTBLOB_API uint32_t hostblob_virtio_response(int result);
 
 #ifdef __cplusplus
 }

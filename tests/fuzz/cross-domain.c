@@ -230,13 +230,15 @@ static void make_blobs(struct hostblob_device *device)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const struct hostblob_allocator_ops ops = { .name = "model", .allocate = allocate };
+	static const struct hostblob_allocator_ops ops = { .struct_size = sizeof(ops), .name = "model", .allocate = allocate };
 	static const uint8_t begin[] = { 1, 0, 16, 0, 0, 0, 0, 0, RING, 0, 0, 0, 0, 0, 0, 0 };
 	struct hostblob_allocator allocator = { .ops = &ops };
+	struct hostblob_limits limits;
 	const struct hostblob_config config = {
+		.struct_size = sizeof(config),
 		.allocator = &allocator,
 		.guest = { .write = write_to_guest },
-		.limits = { .bytes = BYTES, .items = ITEMS },
+		.limits = &limits,
 	};
 	struct input input = { data, size };
 	uint8_t options = take(&input);
@@ -244,6 +246,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct hostblob_device *device;
 
 	memset(&model, 0, sizeof(model));
+	hostblob_limits_init(&limits, sizeof(limits));
+	limits.bytes = BYTES;
+	limits.items = ITEMS;
 	CHECK(!hostblob_device_create(&config, &device));
 	CHECK(!hostblob_context_create(device, CONTEXT, HOSTBLOB_CAPSET_CROSS_DOMAIN));
 	CHECK(!hostblob_resource_register(device, RING));

@@ -26,7 +26,10 @@
 #define MAPPABLE VIRTIO_GPU_BLOB_FLAG_USE_MAPPABLE
 
 static const struct hostblob_limits limits = {
+	.struct_size = sizeof(limits),
 	.bytes = 12 * PAGE, .blobs = 4, .contexts = 3, .resources = 6, .attachments = 5, .items = 2,
+	.mapped_blobs = HOSTBLOB_LIMIT_DEFAULT,
+	.context_bytes = HOSTBLOB_BYTES_DEFAULT, .context_blobs = HOSTBLOB_LIMIT_DEFAULT,
 };
 
 struct context {
@@ -458,14 +461,15 @@ static void ask(struct input *input)
 
 static void check_state(void)
 {
-	struct hostblob_usage usage = hostblob_device_usage(device), expected = count();
+	struct hostblob_usage usage, expected = count();
 	struct hostblob_blob_info info;
 
+	hostblob_device_usage(device, &usage, sizeof(usage));
 	CHECK(!memcmp(&usage, &expected, sizeof(usage)));
 	for (uint32_t id = 0; id < RESOURCES; id++) {
 		const struct resource *blob = blob_of(id);
 
-		CHECK(hostblob_blob_query(device, id, &info) == (blob ? 0 : -ENOENT));
+		CHECK(hostblob_blob_query(device, id, &info, sizeof(info)) == (blob ? 0 : -ENOENT));
 		if (!blob)
 			continue;
 		CHECK(info.resource_id == id && info.context_id == blob->context && info.blob_flags == blob->flags);
@@ -507,14 +511,15 @@ static void run(struct input *input)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const struct hostblob_allocator_ops ops = { .name = "model", .allocate = allocate };
+	static const struct hostblob_allocator_ops ops = { .struct_size = sizeof(ops), .name = "model", .allocate = allocate };
 	struct hostblob_allocator allocator = { .ops = &ops };
 	const struct hostblob_config config = {
+		.struct_size = sizeof(config),
 		.allocator = &allocator,
 		.mapper = { .map = map, .unmap = unmap },
 		.window_size = PAGES * PAGE,
 		.guest = { .write = write_to_guest },
-		.limits = limits,
+		.limits = &limits,
 	};
 	struct input input = { data, size };
 	int fds[RESOURCES];

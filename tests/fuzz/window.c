@@ -130,6 +130,12 @@ static void run(struct input *input)
 		CHECK(*page_at(page) == *word_at(page));
 }
 
+static void end(void *opaque)
+{
+	(void)opaque;
+	CHECK(!"the window has a gap");
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input input = { data, size };
@@ -137,11 +143,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	/* One window for all inputs: its mappings take longer than all the rest. */
 	if (!window) {
-		struct hostblob_config config = { .window_size = PAGES * PAGE };
+		struct hostblob_window_config window_config = { .struct_size = sizeof(window_config),
+								.size = PAGES * PAGE, .fatal = end };
+		struct hostblob_config config = { .struct_size = sizeof(config), .window_size = PAGES * PAGE };
 		char error[256];
 
 		CHECK(!hostblob_allocator_open(NULL, -1, &allocator, error, sizeof(error)));
-		CHECK(!hostblob_window_create(PAGES * PAGE, &window));
+		CHECK(!hostblob_window_create(&window_config, &window));
 		config.allocator = allocator;
 		config.mapper = hostblob_window_mapper(window);
 		CHECK(!hostblob_device_create(&config, &device));

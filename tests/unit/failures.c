@@ -33,11 +33,13 @@
 /* --- libc, of which one call fails ------------------------------------------- */
 
 static unsigned int countdown; /* to the call that fails; 0: none does */
+static bool always;	       /* and all after it */
 
 static bool fails(int error)
 {
 	if (!countdown || --countdown)
 		return false;
+	countdown = always;
 	errno = error;
 	return true;
 }
@@ -373,7 +375,7 @@ static int use_device(struct hostblob_device *device)
 	for (int step = 0; !result && step < 8; step++) {
 		uint32_t map_info;
 
-		before = hostblob_device_usage(device);
+		hostblob_device_usage(device, &before, sizeof(before));
 		switch (step) {
 		case 0: result = hostblob_context_create(device, 1, 0); break;
 		case 1: result = hostblob_context_create(device, 2, HOSTBLOB_CAPSET_CROSS_DOMAIN); break;
@@ -384,22 +386,35 @@ static int use_device(struct hostblob_device *device)
 		case 6: result = hostblob_blob_map(device, 1, 4 * PAGE, &map_info); break;
 		default: result = hostblob_blob_unmap(device, 1);
 		}
-		after = hostblob_device_usage(device);
+		hostblob_device_usage(device, &after, sizeof(after));
 		if (result)
 			assert_memory_equal(&before, &after, sizeof(before));
 	}
 	return result;
 }
 
+static unsigned int gaps;
+
+static void count_gap(void *opaque)
+{
+	(void)opaque;
+	gaps++;
+}
+
+static const struct hostblob_window_config window_config = {
+	.struct_size = sizeof(window_config), .size = WINDOW, .fatal = count_gap,
+};
+
 static int live(struct life *life)
 {
-	struct hostblob_config config = { .window_size = WINDOW, .guest.write = do_not_write };
+	struct hostblob_config config = { .struct_size = sizeof(config), .window_size = WINDOW,
+					  .guest.write = do_not_write };
 	char error[256];
 	uint8_t *base;
 	int result = hostblob_allocator_open(NULL, -1, &life->allocator, error, sizeof(error));
 
 	if (!result)
-		result = hostblob_window_create(WINDOW, &life->window);
+		result = hostblob_window_create(&window_config, &life->window);
 	if (result)
 		return result;
 	config.allocator = life->allocator;
@@ -440,6 +455,30 @@ static void whichever_call_fails_nothing_is_left_behind(void **state)
 	assert_true(failures >= 30 && call - 1 - failures <= 2);
 }
 
+/* The VMM decides what becomes of the process; the window only must not be used any more. */
+static void gap_that_stays_is_the_vmm_s_to_deal_with(void **state)
+{
+	struct hostblob_buffer buffer = { .size = PAGE, .caching = HOSTBLOB_CACHED };
+	struct hostblob_window *window;
+	struct hostblob_mapper mapper;
+
+	(void)state;
+	assert_int_equal(hostblob_window_create(&window_config, &window), 0);
+	mapper = hostblob_window_mapper(window);
+	buffer.fd = memfd_create("buffer", MFD_CLOEXEC);
+	assert_int_equal(ftruncate(buffer.fd, PAGE), 0);
+	assert_int_equal(mapper.map(mapper.opaque, 0, &buffer), 0);
+	gaps = 0;
+	countdown = 1, always = true;
+	mapper.unmap(mapper.opaque, 0, PAGE);
+	countdown = 0, always = false;
+	assert_int_equal(gaps, 1);
+	assert_int_equal(mapper.map(mapper.opaque, 0, &buffer), -ENOTRECOVERABLE);
+	mapper.unmap(mapper.opaque, 0, PAGE);
+	close(buffer.fd);
+	hostblob_window_destroy(window);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -450,6 +489,7 @@ int main(void)
 		cmocka_unit_test(dumb_buffers_are_as_large_as_asked_for),
 		cmocka_unit_test(memfd_larger_than_a_file_is_refused),
 		cmocka_unit_test(whichever_call_fails_nothing_is_left_behind),
+		cmocka_unit_test(gap_that_stays_is_the_vmm_s_to_deal_with),
 	};
 
 	return cmocka_run_group_tests_name("libhostblob's host", tests, NULL, NULL);

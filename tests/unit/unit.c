@@ -52,13 +52,50 @@ static int write_to_guest(void *opaque, uint32_t resource_id, const void *data, 
 	return 0;
 }
 
+static void do_not_end(void *opaque)
+{
+	(void)opaque;
+	fail_msg("the window has a gap");
+}
+
+static struct hostblob_window *make_window(uint64_t size)
+{
+	const struct hostblob_window_config config = { .struct_size = sizeof(config), .size = size,
+						       .fatal = do_not_end };
+	struct hostblob_window *window;
+
+	assert_int_equal(hostblob_window_create(&config, &window), 0);
+	return window;
+}
+
+static struct hostblob_limits default_limits(void)
+{
+	struct hostblob_limits limits;
+
+	hostblob_limits_init(&limits, sizeof(limits));
+	return limits;
+}
+
+static struct hostblob_usage usage_of(const struct hostblob_device *device)
+{
+	struct hostblob_usage usage;
+
+	hostblob_device_usage(device, &usage, sizeof(usage));
+	return usage;
+}
+
+static int query(const struct hostblob_device *device, uint32_t resource_id, struct hostblob_blob_info *info)
+{
+	return hostblob_blob_query(device, resource_id, info, sizeof(*info));
+}
+
 static void make_device(struct fixture *fixture, struct hostblob_limits limits)
 {
-	struct hostblob_config config = { .window_size = WINDOW, .limits = limits };
+	struct hostblob_config config = { .struct_size = sizeof(config), .window_size = WINDOW, .limits = &limits };
 	char error[256];
 
 	assert_int_equal(hostblob_allocator_open(NULL, -1, &fixture->allocator, error, sizeof(error)), 0);
-	assert_int_equal(hostblob_window_create(WINDOW, &fixture->window), 0);
+	fixture->window = make_window(WINDOW);
 	fixture->base = hostblob_window_base(fixture->window);
 	config.allocator = fixture->allocator;
 	config.mapper = hostblob_window_mapper(fixture->window);
@@ -71,7 +108,7 @@ static int setup(void **state)
 {
 	struct fixture *fixture = calloc(1, sizeof(*fixture));
 
-	make_device(fixture, (struct hostblob_limits){ 0 });
+	make_device(fixture, default_limits());
 	*state = fixture;
 	return 0;
 }
@@ -79,10 +116,16 @@ static int setup(void **state)
 static int setup_small(void **state)
 {
 	struct fixture *fixture = calloc(1, sizeof(*fixture));
+	struct hostblob_limits limits = default_limits();
 
-	make_device(fixture, (struct hostblob_limits){ .bytes = 8 * PAGE, .blobs = 3, .mapped_blobs = 2,
-						       .contexts = 2, .resources = 4, .attachments = 3,
-						       .items = 2 });
+	limits.bytes = 8 * PAGE;
+	limits.blobs = 3;
+	limits.mapped_blobs = 2;
+	limits.contexts = 2;
+	limits.resources = 4;
+	limits.attachments = 3;
+	limits.items = 2;
+	make_device(fixture, limits);
 	*state = fixture;
 	return 0;
 }
@@ -135,7 +178,7 @@ static unsigned int count_mappings(void)
 
 static void assert_empty(struct fixture *fixture)
 {
-	struct hostblob_usage usage = hostblob_device_usage(fixture->device);
+	struct hostblob_usage usage = usage_of(fixture->device);
 
 	assert_int_equal(usage.bytes, 0);
 	assert_int_equal(usage.mapped_bytes, 0);
@@ -197,7 +240,7 @@ static void resources_of_the_vmm_are_no_blobs(void **state)
 	assert_int_equal(hostblob_resource_register(fixture->device, 3), 0);
 	assert_int_equal(map(fixture, 3, 0), -ENOENT);
 	assert_int_equal(hostblob_blob_unmap(fixture->device, 3), -ENOENT);
-	assert_int_equal(hostblob_blob_query(fixture->device, 3, &info), -ENOENT);
+	assert_int_equal(query(fixture->device, 3, &info), -ENOENT);
 }
 
 static void create_checks_every_argument(void **state)
@@ -272,8 +315,11 @@ static int create_in(struct fixture *fixture, uint32_t context, uint32_t id, uin
 static int setup_shares(void **state)
 {
 	struct fixture *fixture = calloc(1, sizeof(*fixture));
+	struct hostblob_limits limits = default_limits();
 
-	make_device(fixture, (struct hostblob_limits){ .context_bytes = 4 * PAGE, .context_blobs = 2 });
+	limits.context_bytes = 4 * PAGE;
+	limits.context_blobs = 2;
+	make_device(fixture, limits);
 	assert_int_equal(hostblob_context_create(fixture->device, 2, 0), 0);
 	*state = fixture;
 	return 0;
@@ -310,7 +356,9 @@ static void shares_are_not_inherited(void **state)
 static void limits_have_defaults(void **state)
 {
 	struct fixture *fixture = *state;
-	struct hostblob_limits limits = hostblob_device_limits(fixture->device);
+	struct hostblob_limits limits;
+
+	hostblob_device_limits(fixture->device, &limits, sizeof(limits));
 
 	assert_int_equal(limits.bytes, WINDOW);
 	assert_int_equal(limits.context_bytes, WINDOW);
@@ -319,6 +367,121 @@ static void limits_have_defaults(void **state)
 	assert_int_equal(limits.context_blobs, limits.blobs);
 	assert_int_equal(limits.contexts, 4096);
 	assert_int_equal(limits.resources, limits.blobs);
+}
+
+/* 0 is none of them, and not the default. */
+static void limits_can_be_zero(void **state)
+{
+	struct fixture *fixture = calloc(1, sizeof(*fixture));
+	struct hostblob_limits limits = default_limits();
+
+	limits.blobs = 0;
+	make_device(fixture, limits);
+	*state = fixture;
+	assert_int_equal(create(fixture, 1, 1), -ENOSPC);
+	hostblob_device_limits(fixture->device, &limits, sizeof(limits));
+	assert_int_equal(limits.mapped_blobs, 0);
+	assert_int_equal(hostblob_resource_register(fixture->device, 1), 0);
+	teardown(state);
+}
+
+/* --- VMMs that were built with another version ------------------------------------ */
+
+/* What a later version might add, after what this one has. */
+struct later_config {
+	struct hostblob_config config;
+	uint64_t more;
+};
+
+struct later_limits {
+	struct hostblob_limits limits;
+	uint64_t more;
+};
+
+static int create_device(struct fixture *fixture, const struct hostblob_config *config)
+{
+	struct hostblob_device *device;
+	int result = hostblob_device_create(config, &device);
+
+	(void)fixture;
+	if (!result)
+		hostblob_device_destroy(device);
+	return result;
+}
+
+static void structures_of_other_versions_are_read(void **state)
+{
+	struct fixture *fixture = *state;
+	struct later_limits limits;
+	struct later_config later = { .config = {
+		.struct_size = sizeof(later),
+		.allocator = fixture->allocator,
+		.mapper = hostblob_window_mapper(fixture->window),
+		.window_size = WINDOW,
+	} };
+
+	/* One that is not set, or was not initialized. */
+	assert_int_equal(create_device(fixture, &later.config), 0);
+	later.config.struct_size = 0;
+	assert_int_equal(create_device(fixture, &later.config), -EINVAL);
+	later.config.struct_size = SIZE_MAX;
+	assert_int_equal(create_device(fixture, &later.config), -EINVAL);
+
+	/* Newer than the library: only if it asks for nothing that is new. */
+	later.config.struct_size = sizeof(later);
+	later.more = 1ull << 63;
+	assert_int_equal(create_device(fixture, &later.config), -E2BIG);
+	later.more = 0;
+	hostblob_limits_init(&limits.limits, sizeof(limits));
+	later.config.limits = &limits.limits;
+	assert_int_equal(create_device(fixture, &later.config), 0);
+	limits.more = 7;
+	assert_int_equal(create_device(fixture, &later.config), -E2BIG);
+
+	/* Older: the members that it hasn't are not looked at. */
+	limits.limits.struct_size = offsetof(struct hostblob_limits, bytes);
+	assert_int_equal(create_device(fixture, &later.config), 0);
+	limits.limits.struct_size = 1;
+	assert_int_equal(create_device(fixture, &later.config), -EINVAL);
+	later.config.struct_size = offsetof(struct hostblob_config, limits);
+	assert_int_equal(create_device(fixture, &later.config), 0);
+}
+
+static void structures_of_other_versions_are_written(void **state)
+{
+	struct fixture *fixture = *state;
+	struct {
+		struct hostblob_usage usage;
+		uint64_t more;
+	} later;
+	struct hostblob_usage usage;
+	struct hostblob_limits limits;
+	struct hostblob_blob_info info;
+
+	assert_int_equal(create(fixture, 7, 1), 0);
+	memset(&later, 0xa5, sizeof(later));
+	hostblob_device_usage(fixture->device, &later.usage, sizeof(later));
+	assert_int_equal(later.usage.bytes, PAGE);
+	assert_int_equal(later.more, 0);
+	memset(&usage, 0xa5, sizeof(usage));
+	hostblob_device_usage(fixture->device, &usage, offsetof(struct hostblob_usage, mapped_bytes));
+	assert_int_equal(usage.bytes, PAGE);
+	assert_int_equal(usage.mapped_bytes, 0xa5a5a5a5a5a5a5a5);
+	memset(&info, 0xa5, sizeof(info));
+	assert_int_equal(hostblob_blob_query(fixture->device, 7, &info, sizeof(info.resource_id)), 0);
+	assert_int_equal(info.resource_id, 7);
+	assert_int_equal(info.context_id, 0xa5a5a5a5);
+	/* What was read can be used to make a device alike. */
+	hostblob_device_limits(fixture->device, &limits, sizeof(limits));
+	assert_int_equal(limits.struct_size, sizeof(limits));
+}
+
+static void library_is_of_the_header_s_version(void **state)
+{
+	(void)state;
+	assert_int_equal(hostblob_version(), HOSTBLOB_VERSION);
+	assert_true(HOSTBLOB_VERSION >= HOSTBLOB_VERSION_NUMBER(0, 2, 0));
+	assert_true(HOSTBLOB_VERSION_NUMBER(1, 0, 0) > HOSTBLOB_VERSION_NUMBER(0, 255, 255));
 }
 
 static void reset_returns_everything(void **state)
@@ -332,7 +495,7 @@ static void reset_returns_everything(void **state)
 		assert_int_equal(hostblob_resource_register(fixture->device, 2), 0);
 		hostblob_device_reset(fixture->device);
 		assert_empty(fixture);
-		assert_int_equal(hostblob_device_usage(fixture->device).contexts, 0);
+		assert_int_equal(usage_of(fixture->device).contexts, 0);
 		assert_int_equal(hostblob_context_create(fixture->device, 1, 0), 0);
 	}
 	assert_int_equal(count_files(), files);
@@ -353,7 +516,7 @@ static void map_shows_the_buffer_and_unmap_hides_it(void **state)
 	assert_int_equal(fixture->base[3 * PAGE], 0);
 	memset(fixture->base + 3 * PAGE, 0x5a, 2 * PAGE);
 
-	assert_int_equal(hostblob_blob_query(fixture->device, 1, &info), 0);
+	assert_int_equal(query(fixture->device, 1, &info), 0);
 	assert_true(info.mapped);
 	assert_int_equal(info.offset, 3 * PAGE);
 	uint8_t byte = 0;
@@ -395,7 +558,7 @@ static void map_stays_in_the_window(void **state)
 	assert_int_equal(create(fixture, 1, 2), 0);
 	for (unsigned int i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 		assert_int_equal(map(fixture, 1, bad[i]), -EINVAL);
-	assert_int_equal(hostblob_device_usage(fixture->device).mapped_blobs, 0);
+	assert_int_equal(usage_of(fixture->device).mapped_blobs, 0);
 	assert_int_equal(map(fixture, 1, WINDOW - 2 * PAGE), 0);
 }
 
@@ -457,7 +620,7 @@ static void window_is_aligned_and_its_holes_are_bounded(void **state)
 	int sink = -1;
 
 	(void)state;
-	assert_int_equal(hostblob_window_create(size, &window), 0);
+	window = make_window(size);
 	base = hostblob_window_base(window);
 	assert_int_equal((uintptr_t)base % size, 0);
 	for (uint64_t offset = 0; offset < size; offset += PAGE)
@@ -495,17 +658,26 @@ static void holes_cost_no_mappings(void **state)
 static void window_sizes_are_checked(void **state)
 {
 	static const uint64_t bad[] = { 0, 1, PAGE / 2, 3 * PAGE, UINT64_MAX, 1ull << 63, 1ull << 60 };
+	struct hostblob_window_config config = { .struct_size = sizeof(config), .fatal = do_not_end };
 	struct hostblob_window *window;
 
 	(void)state;
-	for (unsigned int i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-		assert_true(hostblob_window_create(bad[i], &window) < 0);
+	for (unsigned int i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		config.size = bad[i];
+		assert_true(hostblob_window_create(&config, &window) < 0);
+	}
+	config.size = PAGE;
+	config.fatal = NULL;
+	assert_int_equal(hostblob_window_create(&config, &window), -EINVAL);
 }
 
 static void devices_that_cannot_be_are_refused(void **state)
 {
 	struct fixture *fixture = *state;
-	struct hostblob_config config = { .allocator = fixture->allocator, .window_size = WINDOW };
+	struct hostblob_config config = { .struct_size = sizeof(config), .allocator = fixture->allocator,
+					  .window_size = WINDOW };
+	struct hostblob_allocator_ops ops = *fixture->allocator->ops;
+	struct hostblob_allocator old = { .ops = &ops };
 	struct hostblob_device *device;
 
 	assert_int_equal(hostblob_device_create(&config, &device), -EINVAL);
@@ -516,6 +688,9 @@ static void devices_that_cannot_be_are_refused(void **state)
 	assert_int_equal(hostblob_device_create(&config, &device), -EINVAL);
 	config.window_size = WINDOW;
 	config.allocator = NULL;
+	assert_int_equal(hostblob_device_create(&config, &device), -EINVAL);
+	config.allocator = &old;
+	ops.struct_size--;
 	assert_int_equal(hostblob_device_create(&config, &device), -EINVAL);
 }
 
@@ -540,6 +715,7 @@ static void failed_map_changes_nothing(void **state)
 	struct fixture *fixture = *state;
 	int answer = -ENOMEM;
 	struct hostblob_config config = {
+		.struct_size = sizeof(config),
 		.allocator = fixture->allocator,
 		.mapper = { fail_to_map, do_not_unmap, &answer },
 		.window_size = WINDOW,
@@ -551,7 +727,7 @@ static void failed_map_changes_nothing(void **state)
 	assert_int_equal(hostblob_context_create(device, 1, 0), 0);
 	assert_int_equal(hostblob_blob_create(device, 1, 1, MAPPABLE, 0, PAGE), 0);
 	assert_int_equal(hostblob_blob_map(device, 1, 0, &map_info), -ENOMEM);
-	assert_int_equal(hostblob_device_usage(device).mapped_blobs, 0);
+	assert_int_equal(usage_of(device).mapped_blobs, 0);
 	answer = 0;
 	assert_int_equal(hostblob_blob_map(device, 1, 0, &map_info), 0);
 	hostblob_device_destroy(device);
@@ -587,7 +763,7 @@ static void no_more_mappings_is_no_end(void **state)
 	struct hostblob_buffer large, small;
 	struct hostblob_window *window;
 
-	assert_int_equal(hostblob_window_create(size, &window), 0);
+	window = make_window(size);
 	struct hostblob_mapper mapper = hostblob_window_mapper(window);
 	volatile uint8_t *base = hostblob_window_base(window);
 	unsigned int mappings = count_mappings();
@@ -652,21 +828,24 @@ static void count_line(void *opaque, const char *line)
 
 static void failed_allocation_changes_nothing(void **state)
 {
-	static const struct hostblob_allocator_ops ops = { .name = "failing", .allocate = fail_to_allocate };
+	static const struct hostblob_allocator_ops ops = { .struct_size = sizeof(ops), .name = "failing", .allocate = fail_to_allocate };
 	struct hostblob_allocator failing = { .ops = &ops };
 	unsigned int lines = 0;
-	struct hostblob_config config = { .allocator = &failing, .limits.bytes = PAGE,
+	struct hostblob_config config = { .struct_size = sizeof(config), .allocator = &failing,
 					  .log = count_line, .log_opaque = &lines };
+	struct hostblob_limits limits = default_limits();
 	struct hostblob_device *device;
 
 	(void)state;
+	limits.bytes = PAGE;
+	config.limits = &limits;
 	assert_int_equal(hostblob_device_create(&config, &device), 0);
 	assert_int_equal(hostblob_context_create(device, 1, 0), 0);
 	for (int i = 0; i < 1000; i++)
 		assert_int_equal(hostblob_blob_create(device, 1, 1, 0, 0, PAGE), -EIO);
 	assert_int_equal(lines, 10);
-	assert_int_equal(hostblob_device_usage(device).bytes, 0);
-	assert_int_equal(hostblob_device_usage(device).resources, 0);
+	assert_int_equal(usage_of(device).bytes, 0);
+	assert_int_equal(usage_of(device).resources, 0);
 	hostblob_device_destroy(device);
 }
 
@@ -738,17 +917,17 @@ static void lost_blob_is_the_sink_for_good(void **state)
 	assert_int_equal(map(fixture, 1, 4 * PAGE), 0);
 	assert_int_equal(map(fixture, 2, 7 * PAGE), 0);
 	memset(fixture->base + 4 * PAGE, 0x5a, 4 * PAGE);
-	before = hostblob_device_usage(fixture->device);
+	before = usage_of(fixture->device);
 
 	assert_int_equal(hostblob_device_lose(fixture->device, 6 * PAGE + 123), 0);
 	for (uint64_t offset = 4 * PAGE; offset < 7 * PAGE; offset++)
 		assert_int_equal(fixture->base[offset], 0);
 	assert_int_equal(fixture->base[7 * PAGE], 0x5a);
-	assert_int_equal(hostblob_blob_query(fixture->device, 1, &info), 0);
+	assert_int_equal(query(fixture->device, 1, &info), 0);
 	assert_true(info.lost && info.mapped);
-	assert_int_equal(hostblob_blob_query(fixture->device, 2, &info), 0);
+	assert_int_equal(query(fixture->device, 2, &info), 0);
 	assert_false(info.lost);
-	struct hostblob_usage after = hostblob_device_usage(fixture->device);
+	struct hostblob_usage after = usage_of(fixture->device);
 	assert_memory_equal(&before, &after, sizeof(before));
 
 	/* Its place stays its own, wherever the guest maps it. */
@@ -758,7 +937,7 @@ static void lost_blob_is_the_sink_for_good(void **state)
 	assert_int_equal(hostblob_blob_unmap(fixture->device, 2), 0);
 	assert_int_equal(map(fixture, 2, 10 * PAGE), -EINVAL);
 	memset(fixture->base + 8 * PAGE, 0xff, PAGE);
-	assert_int_equal(hostblob_blob_query(fixture->device, 1, &info), 0);
+	assert_int_equal(query(fixture->device, 1, &info), 0);
 	assert_int_equal(pread(info.buffer.fd, &byte, 1, 0), 1);
 	assert_int_equal(byte, 0x5a);
 
@@ -785,7 +964,7 @@ static void only_a_mapped_blob_is_lost_and_only_once(void **state)
 	assert_int_equal(map(fixture, 1, 4 * PAGE), 0);
 	for (unsigned int i = 0; i < sizeof(nothing_there) / sizeof(nothing_there[0]); i++)
 		assert_int_equal(hostblob_device_lose(fixture->device, nothing_there[i]), -ENOENT);
-	assert_int_equal(hostblob_blob_query(fixture->device, 1, &info), 0);
+	assert_int_equal(query(fixture->device, 1, &info), 0);
 	assert_false(info.lost);
 	assert_int_equal(hostblob_device_lose(fixture->device, 4 * PAGE), 0);
 	assert_int_equal(hostblob_device_lose(fixture->device, 5 * PAGE), -ENOENT);
@@ -818,12 +997,14 @@ static void count_lines(void *lines, const char *line)
 
 static void uncached_memory_is_refused_where_guests_get_it_cached(void **state)
 {
-	static const struct hostblob_allocator_ops ops = { .name = "wc", .allocate = allocate_write_combined };
+	static const struct hostblob_allocator_ops ops = { .struct_size = sizeof(ops), .name = "wc", .allocate = allocate_write_combined };
 	struct hostblob_allocator allocator = { .ops = &ops };
 	unsigned int files = count_files(), lines = 0;
+	struct hostblob_limits limits = default_limits();
 	struct hostblob_config config = {
+		.struct_size = sizeof(config),
 		.allocator = &allocator,
-		.limits.bytes = PAGE,
+		.limits = &limits,
 		.log = count_lines,
 		.log_opaque = &lines,
 	};
@@ -831,6 +1012,7 @@ static void uncached_memory_is_refused_where_guests_get_it_cached(void **state)
 	struct hostblob_device *device;
 
 	(void)state;
+	limits.bytes = PAGE;
 	for (int cached_only = 0; cached_only < 2; cached_only++) {
 		config.cached_only = cached_only;
 		assert_int_equal(hostblob_device_create(&config, &device), 0);
@@ -838,7 +1020,7 @@ static void uncached_memory_is_refused_where_guests_get_it_cached(void **state)
 		for (int i = 0; i < 1 + cached_only; i++)
 			assert_int_equal(hostblob_blob_create(device, 1, 1, 0, 0, PAGE),
 					 cached_only ? -EOPNOTSUPP : 0);
-		assert_int_equal(hostblob_blob_query(device, 1, &info), cached_only ? -ENOENT : 0);
+		assert_int_equal(query(device, 1, &info), cached_only ? -ENOENT : 0);
 		hostblob_device_destroy(device);
 		assert_int_equal(count_files(), files);
 	}
@@ -880,16 +1062,17 @@ static void *use_window(void *unused)
 /* Blobs come, fail and go while two threads of the VMM access the window. */
 static void memory_that_fails_costs_the_blob_only(void **state)
 {
-	static const struct hostblob_allocator_ops ops = { .name = "unsealed", .allocate = allocate_unsealed };
+	static const struct hostblob_allocator_ops ops = { .struct_size = sizeof(ops), .name = "unsealed", .allocate = allocate_unsealed };
 	struct sigaction action = { .sa_sigaction = lose_what_failed, .sa_flags = SA_SIGINFO }, before;
 	struct hostblob_allocator allocator = { .ops = &ops };
-	struct hostblob_config config = { .allocator = &allocator, .window_size = WINDOW };
+	struct hostblob_config config = { .struct_size = sizeof(config), .allocator = &allocator,
+					  .window_size = WINDOW };
 	unsigned int files = count_files(), lost = 0;
 	struct hostblob_blob_info info;
 	pthread_t users[2];
 
 	(void)state;
-	assert_int_equal(hostblob_window_create(WINDOW, &failing.window), 0);
+	failing.window = make_window(WINDOW);
 	failing.base = hostblob_window_base(failing.window);
 	config.mapper = hostblob_window_mapper(failing.window);
 	assert_int_equal(hostblob_device_create(&config, &failing.device), 0);
@@ -902,12 +1085,12 @@ static void memory_that_fails_costs_the_blob_only(void **state)
 
 		assert_int_equal(create(&failing, id, 4), 0);
 		assert_int_equal(map(&failing, id, place), 0);
-		assert_int_equal(hostblob_blob_query(failing.device, id, &info), 0);
+		assert_int_equal(query(failing.device, id, &info), 0);
 		assert_int_equal(ftruncate(info.buffer.fd, 0), 0);
 		/* Every other one goes while it may be about to be lost. */
 		if (id % 2)
 			touch(place + PAGE);
-		assert_int_equal(hostblob_blob_query(failing.device, id, &info), 0);
+		assert_int_equal(query(failing.device, id, &info), 0);
 		assert_true(info.lost || !(id % 2));
 		lost += info.lost;
 		assert_int_equal(hostblob_resource_unref(failing.device, id), 0);
@@ -991,7 +1174,7 @@ static int ask(struct fixture *fixture, uint32_t context, uint32_t width, uint32
 static void capset_says_allocation_only(void **state)
 {
 	struct fixture *fixture = *state;
-	struct hostblob_config config = { .allocator = fixture->allocator };
+	struct hostblob_config config = { .struct_size = sizeof(config), .allocator = fixture->allocator };
 	struct hostblob_cross_domain data = { 0 };
 	struct hostblob_device *without;
 	struct hostblob_capset capset;
@@ -1099,7 +1282,7 @@ static void ring_must_be_attached_to_its_context(void **state)
 	assert_int_equal(ask(fixture, 4, 1, 1, DRM_FORMAT_R8, 0, &answer), -EINVAL);
 	assert_int_equal(hostblob_context_destroy(device, 4), 0);
 	assert_int_equal(hostblob_context_destroy(device, 3), 0);
-	assert_int_equal(hostblob_device_usage(device).attachments, 0);
+	assert_int_equal(usage_of(device).attachments, 0);
 }
 
 /* Whether each row has room for its pixels and no row shares a byte with another. */
@@ -1311,9 +1494,9 @@ static void attachments_are_limited_and_returned(void **state)
 		assert_int_equal(hostblob_resource_unref(device, 2), 0);
 		assert_int_equal(hostblob_resource_register(device, 2), 0);
 		assert_int_equal(hostblob_context_attach(device, 1, 4), 0);
-		assert_int_equal(hostblob_device_usage(device).attachments, 3);
+		assert_int_equal(usage_of(device).attachments, 3);
 		assert_int_equal(hostblob_context_destroy(device, 1), 0);
-		assert_int_equal(hostblob_device_usage(device).attachments, 0);
+		assert_int_equal(usage_of(device).attachments, 0);
 		assert_int_equal(hostblob_context_create(device, 1, 0), 0);
 	}
 	assert_int_equal(hostblob_context_attach(device, 1, 1), 0);
@@ -1405,6 +1588,10 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(contexts_have_shares, setup_shares, teardown),
 		cmocka_unit_test_setup_teardown(shares_are_not_inherited, setup_shares, teardown),
 		WITH(limits_have_defaults),
+		cmocka_unit_test(limits_can_be_zero),
+		WITH(structures_of_other_versions_are_read),
+		WITH(structures_of_other_versions_are_written),
+		cmocka_unit_test(library_is_of_the_header_s_version),
 		WITH(reset_returns_everything),
 		WITH(map_shows_the_buffer_and_unmap_hides_it),
 		WITH(unref_of_a_mapped_blob_leaves_a_hole),
