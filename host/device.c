@@ -25,6 +25,9 @@
 #define BLOB_FLAGS (VIRTIO_GPU_BLOB_FLAG_USE_MAPPABLE | VIRTIO_GPU_BLOB_FLAG_USE_SHAREABLE | \
 		    VIRTIO_GPU_BLOB_FLAG_USE_CROSS_DEVICE)
 
+/* More than an image takes. It bounds how long one command can be under way. */
+#define BLOB_BYTES (1ull << 30)
+
 struct range {
 	uint64_t offset;
 	uint64_t size;
@@ -61,7 +64,22 @@ struct resource {
 	struct hostblob_buffer buffer;
 	struct range range; /* in the window, while mapped */
 	struct hostblob_device *device;
+	struct hostblob_creation *creation; /* not NULL: it is no blob yet */
 	struct attachments attachments;
+};
+
+/*
+ * What hostblob_creation_allocate() works with: nothing in it is anybody else's while
+ * that runs, but for the three members at its beginning.
+ */
+struct hostblob_creation {
+	struct hostblob_device *device; /* NULL: it is gone */
+	struct resource *resource;	/* NULL: cancelled */
+	LIST_ENTRY(hostblob_creation) of_device;
+	struct hostblob_allocator *allocator;
+	uint64_t size;
+	int result; /* of the allocator */
+	struct hostblob_buffer buffer;
 };
 
 struct hostblob_device {
@@ -73,6 +91,7 @@ struct hostblob_device {
 	void *resources;
 	void *attachments;
 	void *mapped; /* of struct range */
+	LIST_HEAD(, hostblob_creation) creations;
 	/*
 	 * For hostblob_device_lose(), which runs at any time: guards the tree of what
 	 * is mapped, the resources in it, and the mapper. Whoever holds it touches no
@@ -115,9 +134,17 @@ static void *find(void *const *tree, const uint32_t *id)
 	return node ? *node : NULL;
 }
 
-static struct resource *find_blob(const struct hostblob_device *device, uint32_t id)
+/* Not one that is still being made. */
+static struct resource *find_resource(const struct hostblob_device *device, uint32_t id)
 {
 	struct resource *resource = find(&device->resources, &id);
+
+	return resource && !resource->creation ? resource : NULL;
+}
+
+static struct resource *find_blob(const struct hostblob_device *device, uint32_t id)
+{
+	struct resource *resource = find_resource(device, id);
 
 	return resource && resource->is_blob ? resource : NULL;
 }
@@ -159,6 +186,7 @@ static void default_number(uint32_t *limit, uint32_t value)
 static void fill_in(struct hostblob_limits *limits, uint64_t window_size)
 {
 	default_bytes(&limits->bytes, window_size);
+	default_bytes(&limits->blob_bytes, limits->bytes < BLOB_BYTES ? limits->bytes : BLOB_BYTES);
 	default_bytes(&limits->context_bytes, limits->bytes);
 	default_number(&limits->blobs, default_blobs());
 	default_number(&limits->mapped_blobs, limits->blobs);
@@ -211,6 +239,10 @@ void hostblob_device_destroy(struct hostblob_device *device)
 	if (!device)
 		return;
 	hostblob_device_reset(device);
+	while (!LIST_EMPTY(&device->creations)) {
+		LIST_FIRST(&device->creations)->device = NULL;
+		LIST_REMOVE(LIST_FIRST(&device->creations), of_device);
+	}
 	pthread_mutex_destroy(&device->lock);
 	free(device);
 }
@@ -258,6 +290,11 @@ static void free_resource(void *node)
 			context->blobs--;
 			context->bytes -= resource->buffer.size;
 		}
+	}
+	if (resource->creation) {
+		/* Whose memory may come yet: hostblob_creation_finish() counts it. */
+		resource->creation->resource = NULL;
+	} else if (resource->is_blob) {
 		close(resource->buffer.fd);
 		device->usage.blobs--;
 		device->usage.bytes -= resource->buffer.size;
@@ -354,7 +391,7 @@ int hostblob_context_attach(struct hostblob_device *device, uint32_t context_id,
 			    uint32_t resource_id)
 {
 	struct context *context = find(&device->contexts, &context_id);
-	struct resource *resource = find(&device->resources, &resource_id);
+	struct resource *resource = find_resource(device, resource_id);
 	struct attachment *attachment;
 
 	if (!context)
@@ -387,7 +424,7 @@ int hostblob_context_detach(struct hostblob_device *device, uint32_t context_id,
 
 	if (!find(&device->contexts, &context_id))
 		return -ESRCH;
-	if (!find(&device->resources, &resource_id))
+	if (!find_resource(device, resource_id))
 		return -ENOENT;
 	if (attachment)
 		detach(device, attachment);
@@ -435,55 +472,137 @@ static bool has_room(const struct hostblob_device *device, const struct context 
 	const struct hostblob_limits *limits = &device->limits;
 
 	return device->usage.blobs < limits->blobs && context->blobs < limits->context_blobs &&
-	       size <= limits->bytes - device->usage.bytes && size <= limits->context_bytes - context->bytes;
+	       size <= limits->blob_bytes && size <= limits->bytes - device->usage.bytes &&
+	       size <= limits->context_bytes - context->bytes;
+}
+
+/* Whether the guest may make this blob; the context must exist. */
+static int check_new_blob(struct hostblob_device *device, const struct context *context, uint32_t blob_flags,
+			  uint64_t blob_id, uint64_t size)
+{
+	const struct cross_domain *cross_domain = context->cross_domain;
+
+	if ((blob_flags & ~BLOB_FLAGS) || !size || size % device->page_size)
+		return -EINVAL;
+	if (cross_domain ? size != hostblob_cross_domain_item_size(cross_domain, blob_id) : blob_id)
+		return -EINVAL;
+	return has_room(device, context, size) ? 0 : -ENOSPC;
+}
+
+int hostblob_creation_begin(struct hostblob_device *device, uint32_t context_id, uint32_t resource_id,
+			    uint32_t blob_flags, uint64_t blob_id, uint64_t size,
+			    struct hostblob_creation **result)
+{
+	struct context *context = find(&device->contexts, &context_id);
+	struct hostblob_creation *creation;
+	struct resource *resource;
+	int error = check_new_resource(device, resource_id);
+
+	if (!error)
+		error = context ? check_new_blob(device, context, blob_flags, blob_id, size) : -ESRCH;
+	if (error)
+		return error;
+	creation = calloc(1, sizeof(*creation));
+	if (!creation)
+		return -ENOMEM;
+	resource = add_resource(device, resource_id);
+	if (!resource) {
+		free(creation);
+		return -ENOMEM;
+	}
+	resource->is_blob = true;
+	resource->creation = creation;
+	resource->context_id = context_id;
+	resource->context_serial = context->serial;
+	resource->blob_flags = blob_flags;
+	resource->blob_id = blob_id;
+	resource->buffer.size = size;
+	device->usage.blobs++;
+	device->usage.bytes += size;
+	context->blobs++;
+	context->bytes += size;
+	creation->device = device;
+	creation->resource = resource;
+	creation->allocator = device->config.allocator;
+	creation->size = size;
+	creation->result = -ECANCELED;
+	LIST_INSERT_HEAD(&device->creations, creation, of_device);
+	*result = creation;
+	return 0;
+}
+
+void hostblob_creation_allocate(struct hostblob_creation *creation)
+{
+	struct hostblob_allocator *allocator = creation->allocator;
+
+	creation->result = allocator->ops->allocate(allocator, creation->size, &creation->buffer);
+}
+
+/* No attachment refers to the resource, as nobody else could find it. */
+void hostblob_creation_cancel(struct hostblob_creation *creation)
+{
+	struct resource *resource = creation->resource;
+
+	if (!resource)
+		return;
+	tdelete(resource, &creation->device->resources, by_id);
+	free_resource(resource);
+}
+
+/* Whether the guest may have what the allocator made. */
+static int check_buffer(struct hostblob_creation *creation)
+{
+	struct hostblob_device *device = creation->device;
+
+	if (creation->result) {
+		if (creation->result != -ECANCELED)
+			log_failure(device, "allocating", creation->size, strerror(-creation->result));
+		return creation->result;
+	}
+	if (device->config.cached_only && creation->buffer.caching != HOSTBLOB_CACHED) {
+		log_failure(device, "allocating", creation->size,
+			    "it is not cached, and the guest would see it cached");
+		return -EOPNOTSUPP;
+	}
+	return 0;
+}
+
+int hostblob_creation_finish(struct hostblob_creation *creation)
+{
+	struct hostblob_device *device = creation->device;
+	struct resource *resource = creation->resource;
+	int result = resource ? check_buffer(creation) : -ECANCELED;
+
+	if (!result) {
+		resource->buffer = creation->buffer;
+		resource->creation = NULL;
+		goto done;
+	}
+	hostblob_creation_cancel(creation);
+	if (!creation->result)
+		close(creation->buffer.fd);
+	if (device) {
+		device->usage.blobs--;
+		device->usage.bytes -= creation->size;
+	}
+done:
+	if (device)
+		LIST_REMOVE(creation, of_device);
+	free(creation);
+	return result;
 }
 
 int hostblob_blob_create(struct hostblob_device *device, uint32_t context_id, uint32_t resource_id,
 			 uint32_t blob_flags, uint64_t blob_id, uint64_t size)
 {
-	struct hostblob_allocator *allocator = device->config.allocator;
-	struct context *context = find(&device->contexts, &context_id);
-	struct hostblob_buffer buffer;
-	struct resource *resource;
-	int result = check_new_resource(device, resource_id);
+	struct hostblob_creation *creation;
+	int result = hostblob_creation_begin(device, context_id, resource_id, blob_flags, blob_id, size,
+					     &creation);
 
 	if (result)
 		return result;
-	if (!context)
-		return -ESRCH;
-	if ((blob_flags & ~BLOB_FLAGS) || !size || size % device->page_size)
-		return -EINVAL;
-	if (context->cross_domain ? size != hostblob_cross_domain_item_size(context->cross_domain, blob_id) : blob_id)
-		return -EINVAL;
-	if (!has_room(device, context, size))
-		return -ENOSPC;
-
-	result = allocator->ops->allocate(allocator, size, &buffer);
-	if (result) {
-		log_failure(device, "allocating", size, strerror(-result));
-		return result;
-	}
-	if (device->config.cached_only && buffer.caching != HOSTBLOB_CACHED) {
-		close(buffer.fd);
-		log_failure(device, "allocating", size, "it is not cached, and the guest would see it cached");
-		return -EOPNOTSUPP;
-	}
-	resource = add_resource(device, resource_id);
-	if (!resource) {
-		close(buffer.fd);
-		return -ENOMEM;
-	}
-	resource->is_blob = true;
-	resource->context_id = context_id;
-	resource->context_serial = context->serial;
-	resource->blob_flags = blob_flags;
-	resource->blob_id = blob_id;
-	resource->buffer = buffer;
-	device->usage.blobs++;
-	device->usage.bytes += size;
-	context->blobs++;
-	context->bytes += size;
-	return 0;
+	hostblob_creation_allocate(creation);
+	return hostblob_creation_finish(creation);
 }
 
 /* Succeeds for a lost blob, too: its place is its own, and the sink is there. */
@@ -576,7 +695,7 @@ int hostblob_device_lose(struct hostblob_device *device, uint64_t offset)
 
 int hostblob_resource_unref(struct hostblob_device *device, uint32_t resource_id)
 {
-	struct resource *resource = find(&device->resources, &resource_id);
+	struct resource *resource = find_resource(device, resource_id);
 
 	if (!resource)
 		return -ENOENT;
@@ -614,6 +733,13 @@ static int write_ring(void *opaque, uint32_t resource_id, const void *data, uint
 	return guest->write(guest->opaque, resource_id, data, size);
 }
 
+static uint64_t max_image(const struct hostblob_device *device)
+{
+	const struct hostblob_limits *limits = &device->limits;
+
+	return limits->blob_bytes < limits->bytes ? limits->blob_bytes : limits->bytes;
+}
+
 int hostblob_context_submit(struct hostblob_device *device, uint32_t context_id, const void *commands,
 			    uint64_t size)
 {
@@ -621,7 +747,7 @@ int hostblob_context_submit(struct hostblob_device *device, uint32_t context_id,
 	struct submitter submitter = { .device = device, .context_id = context_id };
 	const struct cross_domain_host host = {
 		.page_size = device->page_size,
-		.max_bytes = device->limits.bytes,
+		.max_bytes = max_image(device),
 		.max_items = device->limits.items,
 		.check_ring = check_ring,
 		.write = write_ring,

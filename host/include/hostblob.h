@@ -7,9 +7,10 @@
  *
  * The library is passive: no threads, no global state, no output except through
  * hostblob_config.log, and it never ends the process. Calls on one device must not
- * run at the same time, but for hostblob_device_lose(); calls on different devices
- * may. Unless said otherwise a function returns 0, or a negative errno and then has
- * changed nothing. Every argument that a guest can choose may have any value.
+ * run at the same time, but for hostblob_device_lose() and
+ * hostblob_creation_allocate(); calls on different devices may. Unless said otherwise
+ * a function returns 0, or a negative errno and then has changed nothing. Every
+ * argument that a guest can choose may have any value.
  *
  * Structures may get more members, at their end. So the library has to know which
  * ones a VMM was built with. Those that the VMM fills in begin with struct_size, which
@@ -84,7 +85,8 @@ struct hostblob_allocator;
  * @name: what a user calls it: "memfd", "dumb", "radeon", "amdgpu"
  * @allocate: make a zero-filled buffer of exactly @size bytes, a non-zero
  *	multiple of the page size. The caller owns @buffer->fd and closes it;
- *	closing it, and unmapping what was mapped from it, frees the memory.
+ *	closing it, and unmapping what was mapped from it, frees the memory. May be
+ *	called by any thread, and by several at a time.
  * @destroy: free the allocator; buffers outlive it.
  */
 struct hostblob_allocator_ops {
@@ -236,6 +238,8 @@ struct hostblob_guest {
  * @items: kinds of images that one context may ask for (default 1024)
  * @context_bytes: sum of the host blobs that one context has made (default: @bytes)
  * @context_blobs: host blobs that one context has made (default: @blobs)
+ * @blob_bytes: one host blob (default: 1 GiB, or @bytes if that is less). It bounds how
+ *	long the host is busy with one command: the memory is populated and zeroed.
  *
  * Begin with hostblob_limits_init(), then set those that matter.
  *
@@ -253,6 +257,7 @@ struct hostblob_limits {
 	uint32_t items;
 	uint64_t context_bytes;
 	uint32_t context_blobs;
+	uint64_t blob_bytes;
 };
 
 /**
@@ -303,13 +308,19 @@ struct hostblob_device;
 HOSTBLOB_API int hostblob_device_create(const struct hostblob_config *config,
 					struct hostblob_device **device);
 
-/** hostblob_device_destroy() - reset, then free; NULL is fine. */
+/**
+ * hostblob_device_destroy() - reset, then free; NULL is fine
+ *
+ * Creations that are under way may be finished later, too; what they need of
+ * @config, i.e. the allocator, must live until then.
+ */
 HOSTBLOB_API void hostblob_device_destroy(struct hostblob_device *device);
 
 /**
  * hostblob_device_reset() - unmap and free every blob, drop every context and id
  *
  * Ids that the VMM registered are forgotten too: it frees its own side itself.
+ * Creations that are under way are cancelled, see hostblob_creation_cancel().
  */
 HOSTBLOB_API void hostblob_device_reset(struct hostblob_device *device);
 
@@ -367,6 +378,9 @@ HOSTBLOB_API int hostblob_resource_register(struct hostblob_device *device, uint
  * @size: bytes; a non-zero multiple of the page size, and that of the image if @blob_id
  *	stands for one
  *
+ * It may take long: the allocator's driver may have to find the memory first, and
+ * zeroes it. hostblob_creation_begin() is for a VMM that can't wait.
+ *
  * Return: -EINVAL for a value that no device would take, -EEXIST if the id is in
  * use, -ESRCH if there is no such context, -ENOSPC over a limit, -ENOMEM if the
  * host has no memory, -EOPNOTSUPP if the memory isn't cached and has to be, or
@@ -375,6 +389,51 @@ HOSTBLOB_API int hostblob_resource_register(struct hostblob_device *device, uint
 HOSTBLOB_API int hostblob_blob_create(struct hostblob_device *device, uint32_t context_id,
 				      uint32_t resource_id, uint32_t blob_flags,
 				      uint64_t blob_id, uint64_t size);
+
+struct hostblob_creation;
+
+/**
+ * hostblob_creation_begin() - the part of hostblob_blob_create() that checks
+ * @creation: where the new creation goes; hostblob_creation_finish() frees it
+ *
+ * Takes the id and what the limits count. Until hostblob_creation_finish() nothing but
+ * this knows of the blob: for all other calls there is no such resource, but no other
+ * can have its id.
+ *
+ * Return: as for hostblob_blob_create(), without what comes of the memory.
+ */
+HOSTBLOB_API int hostblob_creation_begin(struct hostblob_device *device, uint32_t context_id,
+					 uint32_t resource_id, uint32_t blob_flags, uint64_t blob_id,
+					 uint64_t size, struct hostblob_creation **creation);
+
+/**
+ * hostblob_creation_allocate() - the part that may take long
+ *
+ * May be called by any thread, once, while any other call on the device runs. How it
+ * ended is what hostblob_creation_finish() returns. The VMM orders the two, e.g. by the
+ * lock of its queue of work.
+ */
+HOSTBLOB_API void hostblob_creation_allocate(struct hostblob_creation *creation);
+
+/**
+ * hostblob_creation_cancel() - forget the blob, whatever comes of its memory
+ *
+ * The id is free at once. What the limits count is not until
+ * hostblob_creation_finish(), as the memory may be there: a guest that resets its
+ * device again and again gets no more of it. May be called while
+ * hostblob_creation_allocate() runs.
+ */
+HOSTBLOB_API void hostblob_creation_cancel(struct hostblob_creation *creation);
+
+/**
+ * hostblob_creation_finish() - make the blob of what was allocated, or give all back
+ *
+ * Frees @creation. hostblob_creation_allocate() must have returned, or never be called.
+ *
+ * Return: 0 if there is a blob now, -ECANCELED if it was cancelled or nothing was
+ * allocated, and otherwise as for hostblob_blob_create().
+ */
+HOSTBLOB_API int hostblob_creation_finish(struct hostblob_creation *creation);
 
 /**
  * hostblob_blob_map() - VIRTIO_GPU_CMD_RESOURCE_MAP_BLOB
@@ -455,6 +514,9 @@ HOSTBLOB_API int hostblob_blob_query(const struct hostblob_device *device, uint3
 
 /**
  * struct hostblob_usage - what a device holds, for diagnosis and tests
+ *
+ * Blobs that are being made count in @bytes and @blobs, and as long as they are not
+ * cancelled in @resources.
  */
 struct hostblob_usage {
 	uint64_t bytes;

@@ -247,7 +247,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	memset(&model, 0, sizeof(model));
 	hostblob_limits_init(&limits, sizeof(limits));
-	limits.bytes = BYTES;
+	limits.bytes = limits.blob_bytes = BYTES;
 	limits.items = ITEMS;
 	CHECK(!hostblob_device_create(&config, &device));
 	CHECK(!hostblob_context_create(device, CONTEXT, HOSTBLOB_CAPSET_CROSS_DOMAIN));

@@ -23,9 +23,10 @@
 #define PAGES 16ull
 #define CONTEXTS 5
 #define RESOURCES 9
+#define CREATIONS 3
 #define MAPPABLE VIRTIO_GPU_BLOB_FLAG_USE_MAPPABLE
 
-static const struct hostblob_limits limits = {
+static struct hostblob_limits limits = {
 	.struct_size = sizeof(limits),
 	.bytes = 12 * PAGE, .blobs = 4, .contexts = 3, .resources = 6, .attachments = 5, .items = 2,
 	.mapped_blobs = HOSTBLOB_LIMIT_DEFAULT,
@@ -51,13 +52,24 @@ struct resource {
 	int fd;
 };
 
+/* What is to be a blob, and isn't in the other array yet. */
+struct creation {
+	struct hostblob_creation *creation; /* NULL: there is none */
+	uint32_t id; /* 0: cancelled */
+	bool allocated;
+	int result;
+	struct resource blob;
+};
+
 /* All of it is the model, but for what the mapper and the allocator were told last. */
 static struct {
 	struct context context[CONTEXTS];
 	struct resource resource[RESOURCES];
+	struct creation creation[CREATIONS];
 	int window[PAGES]; /* the fd that a page shows, or 0 */
 	int failure;	   /* what the next call of the allocator or the mapper ends with */
 	int last_fd;
+	bool in_two; /* the allocator is called for what is a creation in the model */
 	uint32_t writer; /* the context whose command runs */
 	uint32_t answer[16];
 	unsigned int answers;
@@ -75,13 +87,15 @@ static int take_failure(void)
 
 static int allocate(struct hostblob_allocator *allocator, uint64_t size, struct hostblob_buffer *buffer)
 {
-	uint64_t used = 0;
+	uint64_t used = model.in_two ? 0 : size / PAGE;
 	int failure = take_failure();
 
 	(void)allocator;
 	for (int i = 0; i < RESOURCES; i++)
 		used += model.resource[i].is_blob ? model.resource[i].pages : 0;
-	CHECK(size && size % PAGE == 0 && size <= limits.bytes - used * PAGE);
+	for (int i = 0; i < CREATIONS; i++)
+		used += model.creation[i].blob.pages;
+	CHECK(size && size % PAGE == 0 && size <= limits.blob_bytes && used * PAGE <= limits.bytes);
 	if (failure)
 		return failure;
 	*buffer = (struct hostblob_buffer){ .size = size, .caching = HOSTBLOB_CACHED };
@@ -156,9 +170,27 @@ static struct resource *blob_of(uint32_t id)
 	return resource && resource->is_blob ? resource : NULL;
 }
 
+/* Whether a blob is being made that has this id. */
+static bool is_being_made(uint32_t id)
+{
+	for (int i = 0; i < CREATIONS; i++) {
+		if (id && model.creation[i].id == id)
+			return true;
+	}
+	return false;
+}
+
 static struct hostblob_usage count(void)
 {
 	struct hostblob_usage usage = { 0 };
+
+	for (int i = 0; i < CREATIONS; i++) {
+		const struct creation *creation = &model.creation[i];
+
+		usage.resources += !!creation->id;
+		usage.blobs += !!creation->creation;
+		usage.bytes += creation->blob.pages * PAGE;
+	}
 
 	for (int i = 0; i < RESOURCES; i++) {
 		const struct resource *resource = &model.resource[i];
@@ -238,7 +270,7 @@ static void attach(struct input *input, bool on)
 static void allow_new_resource(struct allowed *allowed, uint32_t id)
 {
 	allow_if(allowed, !id, EINVAL);
-	allow_if(allowed, !!resource_of(id), EEXIST);
+	allow_if(allowed, resource_of(id) || is_being_made(id), EEXIST);
 	allow_if(allowed, count().resources >= limits.resources, ENOSPC);
 }
 
@@ -271,7 +303,17 @@ static bool is_blob_id(const struct context *context, uint64_t blob_id, uint64_t
 	return blob_id && blob_id <= context->items && context->item[blob_id - 1].size == size;
 }
 
-static void create_blob(struct input *input)
+static struct creation *free_creation(void)
+{
+	for (int i = 0; i < CREATIONS; i++) {
+		if (!model.creation[i].creation)
+			return &model.creation[i];
+	}
+	return NULL;
+}
+
+/* At once, or, if there is a @creation, the first step. */
+static void create_blob(struct input *input, struct creation *creation)
 {
 	static const uint32_t flags[] = { 1, 1, 1, 3, 7, 0, 8, UINT32_MAX };
 	uint32_t context_id = take_id(input, CONTEXTS), id = take_id(input, RESOURCES);
@@ -290,13 +332,70 @@ static void create_blob(struct input *input)
 	allow_if(&allowed, blob_flags > 7 || !size || size % PAGE, EINVAL);
 	allow_if(&allowed, context && !is_blob_id(context, blob_id, size), EINVAL);
 	allow_if(&allowed, usage.blobs >= limits.blobs || size > limits.bytes - usage.bytes, ENOSPC);
-	if (!allowed.count)
+	allow_if(&allowed, size > limits.blob_bytes, ENOSPC);
+	if (!allowed.count && !creation)
 		allow_if(&allowed, model.failure, -model.failure);
-	result = hostblob_blob_create(device, context_id, id, blob_flags, blob_id, size);
+	if (creation)
+		result = hostblob_creation_begin(device, context_id, id, blob_flags, blob_id, size,
+						 &creation->creation);
+	else
+		result = hostblob_blob_create(device, context_id, id, blob_flags, blob_id, size);
 	check_result(result, &allowed);
-	if (!result)
-		add(id, (struct resource){ .is_blob = true, .context = context_id, .flags = blob_flags,
-					   .blob_id = blob_id, .pages = size / PAGE, .fd = model.last_fd });
+	if (result)
+		return;
+	struct resource blob = { .is_blob = true, .context = context_id, .flags = blob_flags,
+				 .blob_id = blob_id, .pages = size / PAGE, .fd = model.last_fd };
+	if (creation) {
+		creation->id = id;
+		creation->blob = blob;
+	} else {
+		add(id, blob);
+	}
+}
+
+static void allocate_blob(struct creation *creation)
+{
+	if (creation->allocated)
+		return;
+	creation->result = model.failure;
+	model.in_two = true;
+	hostblob_creation_allocate(creation->creation);
+	model.in_two = false;
+	creation->allocated = true;
+	creation->blob.fd = model.last_fd;
+}
+
+static void finish_blob(struct creation *creation)
+{
+	struct creation done = *creation;
+	struct allowed allowed = { 0 };
+
+	allow_if(&allowed, !done.id || !done.allocated, ECANCELED);
+	if (!allowed.count)
+		allow_if(&allowed, done.result, -done.result);
+	*creation = (struct creation){ 0 };
+	check_result(hostblob_creation_finish(done.creation), &allowed);
+	if (!allowed.count)
+		add(done.id, done.blob);
+	else
+		CHECK(!done.allocated || done.result || fcntl(done.blob.fd, F_GETFD) < 0);
+}
+
+static void go_on(struct input *input)
+{
+	uint8_t value = take(input);
+	struct creation *creation = &model.creation[value % CREATIONS];
+
+	if (!creation->creation)
+		return;
+	switch (value / CREATIONS % 4) {
+	case 0:
+		hostblob_creation_cancel(creation->creation);
+		creation->id = 0;
+		break;
+	case 1: finish_blob(creation); break;
+	default: allocate_blob(creation);
+	}
 }
 
 /* The blob that has a place in a part of the window, lost or not. */
@@ -389,6 +488,8 @@ static void reset(void)
 		CHECK(fds[i] < 0 || fcntl(fds[i], F_GETFD) < 0);
 	memset(model.context, 0, sizeof(model.context));
 	memset(model.resource, 0, sizeof(model.resource));
+	for (int i = 0; i < CREATIONS; i++)
+		model.creation[i].id = 0;
 }
 
 static void allow_ring(struct allowed *allowed, const struct context *context, uint32_t ring)
@@ -484,6 +585,20 @@ static void check_state(void)
 	}
 }
 
+static void other(struct input *input)
+{
+	uint8_t value = take(input);
+
+	if (value < 0x40)
+		reset();
+	else if (value < 0x60 && free_creation())
+		create_blob(input, free_creation());
+	else if (value < 0xc0)
+		go_on(input);
+	else
+		model.failure = -EIO;
+}
+
 static void run(struct input *input)
 {
 	switch (take(input) % 14) {
@@ -493,18 +608,14 @@ static void run(struct input *input)
 	case 3: attach(input, false); break;
 	case 4: register_resource(input); break;
 	case 5:
-	case 6: create_blob(input); break;
+	case 6: create_blob(input, NULL); break;
 	case 7: map_blob(input); break;
 	case 8: unmap_blob(input); break;
 	case 9: unref(input); break;
 	case 10: lose(input); break;
 	case 11: initialize(input); break;
 	case 12: ask(input); break;
-	default:
-		if (take(input) < 0x40)
-			reset();
-		else
-			model.failure = -EIO;
+	default: other(input);
 	}
 	check_state();
 }
@@ -522,15 +633,28 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		.limits = &limits,
 	};
 	struct input input = { data, size };
+	bool late = size % 2;
 	int fds[RESOURCES];
 
 	memset(&model, 0, sizeof(model));
+	/* Without such a limit sums of sizes might wrap. */
+	limits.blob_bytes = size & 2 ? 10 * PAGE : UINT64_MAX - 1;
 	CHECK(!hostblob_device_create(&config, &device));
 	while (input.left)
 		run(&input);
+	/* Before the device goes, or after it. */
+	for (int i = 0; !late && i < CREATIONS; i++) {
+		if (model.creation[i].creation)
+			finish_blob(&model.creation[i]);
+	}
 	for (int i = 0; i < RESOURCES; i++)
 		fds[i] = model.resource[i].is_blob ? model.resource[i].fd : -1;
 	hostblob_device_destroy(device);
+	for (int i = 0; i < CREATIONS; i++) {
+		model.creation[i].id = 0;
+		if (model.creation[i].creation)
+			finish_blob(&model.creation[i]);
+	}
 	for (int i = 0; i < RESOURCES; i++)
 		CHECK(fds[i] < 0 || fcntl(fds[i], F_GETFD) < 0);
 	for (uint64_t page = 0; page < PAGES; page++)

@@ -367,6 +367,7 @@ static void limits_have_defaults(void **state)
 	assert_int_equal(limits.context_blobs, limits.blobs);
 	assert_int_equal(limits.contexts, 4096);
 	assert_int_equal(limits.resources, limits.blobs);
+	assert_int_equal(limits.blob_bytes, WINDOW);
 }
 
 /* 0 is none of them, and not the default. */
@@ -1106,6 +1107,151 @@ static void memory_that_fails_costs_the_blob_only(void **state)
 	assert_int_equal(count_files(), files);
 }
 
+/* --- blobs that another thread allocates ----------------------------------------- */
+
+static int begin_creation(struct fixture *fixture, uint32_t id, uint64_t pages,
+			  struct hostblob_creation **creation)
+{
+	return hostblob_creation_begin(fixture->device, 1, id, MAPPABLE, 0, pages * PAGE, creation);
+}
+
+/* A blob that is being made has its id and its share, and is no blob yet. */
+static void creation_holds_its_place(void **state)
+{
+	struct fixture *fixture = *state;
+	struct hostblob_device *device = fixture->device;
+	struct hostblob_creation *creation, *second;
+	struct hostblob_blob_info info;
+
+	assert_int_equal(begin_creation(fixture, 1, 5, &creation), 0);
+	assert_int_equal(begin_creation(fixture, 1, 1, &second), -EEXIST);
+	assert_int_equal(begin_creation(fixture, 2, 4, &second), -ENOSPC);
+	assert_int_equal(create(fixture, 1, 1), -EEXIST);
+	assert_int_equal(hostblob_resource_register(device, 1), -EEXIST);
+	assert_int_equal(map(fixture, 1, 0), -ENOENT);
+	assert_int_equal(hostblob_blob_unmap(device, 1), -ENOENT);
+	assert_int_equal(hostblob_context_attach(device, 1, 1), -ENOENT);
+	assert_int_equal(hostblob_context_detach(device, 1, 1), -ENOENT);
+	assert_int_equal(query(device, 1, &info), -ENOENT);
+	assert_int_equal(hostblob_resource_unref(device, 1), -ENOENT);
+	assert_int_equal(usage_of(device).bytes, 5 * PAGE);
+	assert_int_equal(usage_of(device).blobs, 1);
+	hostblob_creation_allocate(creation);
+	assert_int_equal(query(device, 1, &info), -ENOENT);
+	assert_int_equal(hostblob_creation_finish(creation), 0);
+	assert_int_equal(map(fixture, 1, 0), 0);
+	assert_int_equal(usage_of(device).bytes, 5 * PAGE);
+	assert_int_equal(hostblob_resource_unref(device, 1), 0);
+	assert_empty(fixture);
+}
+
+/* With its memory or without. The id is free at once, and the memory counts to the end. */
+static void creation_can_be_given_up(void **state)
+{
+	struct fixture *fixture = *state;
+	unsigned int files = count_files();
+	struct hostblob_creation *creation;
+
+	for (int allocated = 0; allocated < 2; allocated++) {
+		assert_int_equal(begin_creation(fixture, 1, 5, &creation), 0);
+		if (allocated)
+			hostblob_creation_allocate(creation);
+		hostblob_creation_cancel(creation);
+		hostblob_creation_cancel(creation);
+		assert_int_equal(create(fixture, 1, 4), -ENOSPC);
+		assert_int_equal(create(fixture, 1, 3), 0);
+		assert_int_equal(usage_of(fixture->device).bytes, 8 * PAGE);
+		assert_int_equal(hostblob_resource_unref(fixture->device, 1), 0);
+		assert_int_equal(hostblob_creation_finish(creation), -ECANCELED);
+		assert_empty(fixture);
+		assert_int_equal(count_files(), files);
+	}
+	assert_int_equal(begin_creation(fixture, 1, 5, &creation), 0);
+	assert_int_equal(hostblob_creation_finish(creation), -ECANCELED);
+	assert_empty(fixture);
+}
+
+/* The blob outlives the context, as any other; the next one of that id has its share. */
+static void creation_outlives_its_context(void **state)
+{
+	struct fixture *fixture = *state;
+	struct hostblob_creation *creation;
+
+	assert_int_equal(hostblob_creation_begin(fixture->device, 2, 1, MAPPABLE, 0, 4 * PAGE, &creation), 0);
+	assert_int_equal(create_in(fixture, 2, 2, 1), -ENOSPC);
+	assert_int_equal(hostblob_context_destroy(fixture->device, 2), 0);
+	assert_int_equal(hostblob_context_create(fixture->device, 2, 0), 0);
+	hostblob_creation_allocate(creation);
+	assert_int_equal(create_in(fixture, 2, 2, 4), 0);
+	assert_int_equal(hostblob_creation_finish(creation), 0);
+	assert_int_equal(map(fixture, 1, 0), 0);
+	assert_int_equal(create_in(fixture, 2, 3, 1), -ENOSPC);
+}
+
+static pthread_barrier_t allocating;
+
+/* Two waits: one says that it has begun, the other lets it go on. */
+static int allocate_slowly(struct hostblob_allocator *allocator, uint64_t size,
+			   struct hostblob_buffer *buffer)
+{
+	pthread_barrier_wait(&allocating);
+	pthread_barrier_wait(&allocating);
+	return allocate_unsealed(allocator, size, buffer);
+}
+
+static void *allocate_in_thread(void *creation)
+{
+	hostblob_creation_allocate(creation);
+	return NULL;
+}
+
+/* The device is reset or destroyed, and used again, while an allocator is at work. */
+static void reset_does_not_wait_for_an_allocator(void **state)
+{
+	static const struct hostblob_allocator_ops slow_ops = { .struct_size = sizeof(slow_ops), .name = "slow",
+								.allocate = allocate_slowly };
+	struct hostblob_allocator slow = { .ops = &slow_ops };
+	struct hostblob_limits limits = default_limits();
+	struct hostblob_config config = { .struct_size = sizeof(config), .allocator = &slow, .limits = &limits };
+	unsigned int files = count_files();
+	struct hostblob_creation *creation, *second;
+	struct hostblob_device *device;
+	pthread_t thread;
+
+	(void)state;
+	limits.bytes = 4 * PAGE;
+	assert_int_equal(pthread_barrier_init(&allocating, NULL, 2), 0);
+	for (int destroy = 0; destroy < 2; destroy++) {
+		assert_int_equal(hostblob_device_create(&config, &device), 0);
+		assert_int_equal(hostblob_context_create(device, 1, 0), 0);
+		assert_int_equal(hostblob_creation_begin(device, 1, 1, 0, 0, 3 * PAGE, &creation), 0);
+		assert_int_equal(pthread_create(&thread, NULL, allocate_in_thread, creation), 0);
+		pthread_barrier_wait(&allocating);
+		if (destroy) {
+			hostblob_device_destroy(device);
+		} else {
+			hostblob_device_reset(device);
+			assert_int_equal(usage_of(device).resources, 0);
+			/* What may come of it counts, or resets would give a guest any amount. */
+			assert_int_equal(usage_of(device).bytes, 3 * PAGE);
+			assert_int_equal(hostblob_context_create(device, 1, 0), 0);
+			assert_int_equal(hostblob_creation_begin(device, 1, 1, 0, 0, 2 * PAGE, &second), -ENOSPC);
+			assert_int_equal(hostblob_creation_begin(device, 1, 1, 0, 0, PAGE, &second), 0);
+		}
+		pthread_barrier_wait(&allocating);
+		assert_int_equal(pthread_join(thread, NULL), 0);
+		assert_int_equal(hostblob_creation_finish(creation), -ECANCELED);
+		if (!destroy) {
+			assert_int_equal(usage_of(device).bytes, PAGE);
+			assert_int_equal(hostblob_creation_finish(second), -ECANCELED);
+			assert_int_equal(usage_of(device).bytes, 0);
+			hostblob_device_destroy(device);
+		}
+		assert_int_equal(count_files(), files);
+	}
+	pthread_barrier_destroy(&allocating);
+}
+
 /* --- cross-domain ------------------------------------------------------------ */
 
 #define CAPSET HOSTBLOB_CAPSET_CROSS_DOMAIN
@@ -1425,6 +1571,25 @@ static void blobs_of_an_image_have_its_size(void **state)
 	fixture->base[0] = 1;
 }
 
+static void one_blob_is_limited(void **state)
+{
+	struct fixture *fixture = calloc(1, sizeof(*fixture));
+	struct hostblob_limits limits = default_limits();
+	struct requirements answer;
+
+	limits.blob_bytes = 4 * PAGE;
+	make_device(fixture, limits);
+	*state = fixture;
+	assert_int_equal(create(fixture, 1, 5), -ENOSPC);
+	assert_int_equal(create(fixture, 1, 4), 0);
+	assert_int_equal(create(fixture, 2, 4), 0);
+	/* The guest's user space learns it as early as it asks. */
+	begin(fixture, 2);
+	assert_int_equal(ask(fixture, 2, 4 * PAGE + 1, 1, DRM_FORMAT_R8, 0, &answer), -ENOSPC);
+	assert_int_equal(ask(fixture, 2, 4 * PAGE, 1, DRM_FORMAT_R8, 0, &answer), 0);
+	teardown(state);
+}
+
 static void packed_commands_are_walked_safely(void **state)
 {
 	const uint32_t packed[] = { header(3, 8), 0, header(2, 24), 0, 3, 3, DRM_FORMAT_R8, 0,
@@ -1588,6 +1753,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(contexts_have_shares, setup_shares, teardown),
 		cmocka_unit_test_setup_teardown(shares_are_not_inherited, setup_shares, teardown),
 		WITH(limits_have_defaults),
+		cmocka_unit_test(one_blob_is_limited),
 		cmocka_unit_test(limits_can_be_zero),
 		WITH(structures_of_other_versions_are_read),
 		WITH(structures_of_other_versions_are_written),
@@ -1614,6 +1780,10 @@ int main(int argc, char **argv)
 		WITH(only_a_mapped_blob_is_lost_and_only_once),
 		cmocka_unit_test(memory_that_fails_costs_the_blob_only),
 		cmocka_unit_test(uncached_memory_is_refused_where_guests_get_it_cached),
+		WITH_SMALL(creation_holds_its_place),
+		WITH_SMALL(creation_can_be_given_up),
+		cmocka_unit_test_setup_teardown(creation_outlives_its_context, setup_shares, teardown),
+		cmocka_unit_test(reset_does_not_wait_for_an_allocator),
 		WITH(capset_says_allocation_only),
 		WITH(init_has_three_sizes),
 		WITH(channels_are_refused),
