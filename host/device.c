@@ -56,7 +56,7 @@ struct resource {
 	uint32_t id;
 	bool is_blob; /* or else the VMM's own */
 	bool mapped;
-	atomic_bool lost; /* the mapper has nothing of it, mapped or not, or is about to */
+	atomic_bool lost; /* the mapper shows nothing of it, mapped or not, or is about to */
 	uint32_t context_id;
 	uint64_t context_serial;
 	uint32_t blob_flags;
@@ -247,21 +247,14 @@ void hostblob_device_destroy(struct hostblob_device *device)
 	free(device);
 }
 
-static void hide(struct resource *resource)
-{
-	struct hostblob_mapper *mapper = &resource->device->config.mapper;
-
-	mapper->unmap(mapper->opaque, resource->range.offset, resource->range.size);
-}
-
 static void unmap(struct resource *resource)
 {
 	struct hostblob_device *device = resource->device;
+	struct hostblob_mapper *mapper = &device->config.mapper;
 
 	pthread_mutex_lock(&device->lock);
 	tdelete(&resource->range, &device->mapped, by_place);
-	if (!resource->lost)
-		hide(resource);
+	mapper->unmap(mapper->opaque, resource->range.offset, resource->range.size);
 	pthread_mutex_unlock(&device->lock);
 	resource->mapped = false;
 	device->usage.mapped_blobs--;
@@ -605,7 +598,6 @@ int hostblob_blob_create(struct hostblob_device *device, uint32_t context_id, ui
 	return hostblob_creation_finish(creation);
 }
 
-/* Succeeds for a lost blob, too: its place is its own, and the sink is there. */
 static int show(struct resource *resource, bool *mapper_failed)
 {
 	struct hostblob_device *device = resource->device;
@@ -618,7 +610,9 @@ static int show(struct resource *resource, bool *mapper_failed)
 		return -ENOMEM;
 	if (*node != range)
 		return -EINVAL;
-	if (!resource->lost)
+	if (resource->lost)
+		result = mapper->lose(mapper->opaque, range->offset, range->size);
+	else
 		result = mapper->map(mapper->opaque, range->offset, &resource->buffer);
 	if (result)
 		tdelete(range, &device->mapped, by_place);
@@ -674,20 +668,24 @@ int hostblob_blob_unmap(struct hostblob_device *device, uint32_t resource_id)
 int hostblob_device_lose(struct hostblob_device *device, uint64_t offset)
 {
 	struct range place = { .offset = offset, .size = 1 };
+	struct hostblob_mapper *mapper = &device->config.mapper;
 	struct resource *resource;
 	void *const *node;
 	int result = -ENOENT;
 
 	if (offset >= device->config.window_size)
 		return -ENOENT;
+	if (!mapper->lose)
+		return -EOPNOTSUPP;
 	pthread_mutex_lock(&device->lock);
 	node = tfind(&place, &device->mapped, by_place);
 	resource = node ? (struct resource *)((char *)*node - offsetof(struct resource, range)) : NULL;
 	if (resource && !resource->lost) {
-		/* First: whoever sees the sink may ask why, without the lock. */
+		/* First: whoever sees other memory may ask why, without the lock. */
 		resource->lost = true;
-		hide(resource);
-		result = 0;
+		result = mapper->lose(mapper->opaque, resource->range.offset, resource->range.size);
+		if (result)
+			resource->lost = false;
 	}
 	pthread_mutex_unlock(&device->lock);
 	return result;

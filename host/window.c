@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
  * The window of a VMM that maps in its own process: one reservation, which is
- * never shorter and never has a gap, with buffers and the sink laid over it. KVM
- * follows through its mmu_notifier, so that no memslot changes.
+ * never shorter and never has a gap, with buffers and the sink laid over it. A blob that
+ * was lost has memory of its own instead. KVM follows through its mmu_notifier, so that no
+ * memslot changes.
  */
 #include "hostblob.h"
 #include "structures.h"
@@ -30,6 +31,8 @@ struct hostblob_window {
 	uint64_t size;
 	int sink;
 	uint64_t sink_size;
+	int lost;
+	bool has_lost;
 	uint8_t *spare;
 	void (*fatal)(void *opaque);
 	void *opaque;
@@ -136,9 +139,35 @@ static bool has_gap(struct hostblob_window *window, uint64_t offset, uint64_t si
 	return msync(window->base + offset, size, MS_ASYNC) && errno == ENOMEM;
 }
 
-static int make_sink(uint64_t size)
+/*
+ * Where the place of an offset of the window is among the lost blobs'. There is room
+ * between neighbours: else they would be one mapping, and to unmap one of them would
+ * take another.
+ */
+static uint64_t lost_place(uint64_t offset)
 {
-	int fd = memfd_create("hostblob-sink", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	return 2 * offset;
+}
+
+static int lay_lost(struct hostblob_window *window, uint64_t offset, uint64_t size)
+{
+	void *address = mmap(window->base + offset, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+			     window->lost, (off_t)lost_place(offset));
+
+	if (address == MAP_FAILED)
+		return -errno;
+	keep_private(address, size);
+	return 0;
+}
+
+static void clear(int fd, uint64_t offset, uint64_t size)
+{
+	fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size);
+}
+
+static int make_file(const char *name, uint64_t size)
+{
+	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
 	if (fd < 0)
 		return -errno;
@@ -195,15 +224,20 @@ int hostblob_window_create(const struct hostblob_window_config *given, struct ho
 	window->fatal = config.fatal;
 	window->opaque = config.opaque;
 	window->sink_size = sink_size_of(size);
-	window->sink = make_sink(size);
+	window->sink = make_file("hostblob-sink", size);
 	if (window->sink < 0) {
 		error = window->sink;
 		goto free_window;
 	}
+	window->lost = make_file("hostblob-lost", lost_place(size));
+	if (window->lost < 0) {
+		error = window->lost;
+		goto close_sink;
+	}
 	error = -ENOMEM;
 	window->base = reserve(size, size < ALIGNMENT_MAX ? size : ALIGNMENT_MAX);
 	if (!window->base)
-		goto close_sink;
+		goto close_lost;
 	error = lay_sink(window, 0, size);
 	if (!error)
 		error = make_spare(window);
@@ -213,6 +247,8 @@ int hostblob_window_create(const struct hostblob_window_config *given, struct ho
 	return 0;
 release:
 	munmap(window->base, size);
+close_lost:
+	close(window->lost);
 close_sink:
 	close(window->sink);
 free_window:
@@ -226,6 +262,7 @@ void hostblob_window_destroy(struct hostblob_window *window)
 		return;
 	release_spare(window);
 	munmap(window->base, window->size);
+	close(window->lost);
 	close(window->sink);
 	free(window);
 }
@@ -263,7 +300,29 @@ static int window_map(void *opaque, uint64_t offset, const struct hostblob_buffe
 
 static void window_unmap(void *opaque, uint64_t offset, uint64_t size)
 {
-	restore_sink(opaque, offset, size);
+	struct hostblob_window *window = opaque;
+
+	restore_sink(window, offset, size);
+	/* Whose it was is not known here. The next blob that is lost there has to be zero. */
+	if (window->has_lost)
+		clear(window->lost, lost_place(offset), size);
+}
+
+/* Can run in a signal handler, as it makes system calls only. */
+static int window_lose(void *opaque, uint64_t offset, uint64_t size)
+{
+	struct hostblob_window *window = opaque;
+	int error;
+
+	window->has_lost = true;
+	error = lay_lost(window, offset, size);
+	if (!error || !has_gap(window, offset, size))
+		return error;
+	release_spare(window);
+	error = lay_lost(window, offset, size);
+	if (error)
+		report_gap(window);
+	return error;
 }
 
 struct hostblob_mapper hostblob_window_mapper(struct hostblob_window *window)
@@ -271,11 +330,12 @@ struct hostblob_mapper hostblob_window_mapper(struct hostblob_window *window)
 	return (struct hostblob_mapper){
 		.map = window_map,
 		.unmap = window_unmap,
+		.lose = window_lose,
 		.opaque = window,
 	};
 }
 
 void hostblob_window_clear_sink(struct hostblob_window *window)
 {
-	fallocate(window->sink, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)window->size);
+	clear(window->sink, 0, window->size);
 }

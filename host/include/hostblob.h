@@ -135,7 +135,11 @@ HOSTBLOB_API void hostblob_allocator_close(struct hostblob_allocator *allocator)
  * @unmap: undo one @map of the same offset and size. When it returns, no
  *	access through the window reaches the buffer. It must not fail: a
  *	mapper that cannot unmap has to stop the guest.
- * @opaque: handed to both
+ * @lose: show @size bytes of zero-filled memory that nothing else shows, instead of
+ *	a buffer that is mapped there, or where none is. @unmap undoes that, too, and
+ *	nobody sees the memory again. Return: 0, or a negative errno and then nothing
+ *	has changed. NULL where nothing can be lost.
+ * @opaque: handed to all
  *
  * The device checks bounds, alignment and overlap before it calls. Another
  * mapper may be one for a VMM process that is not this one.
@@ -143,6 +147,7 @@ HOSTBLOB_API void hostblob_allocator_close(struct hostblob_allocator *allocator)
 struct hostblob_mapper {
 	int (*map)(void *opaque, uint64_t offset, const struct hostblob_buffer *buffer);
 	void (*unmap)(void *opaque, uint64_t offset, uint64_t size);
+	int (*lose)(void *opaque, uint64_t offset, uint64_t size);
 	void *opaque;
 };
 
@@ -176,7 +181,8 @@ struct hostblob_window_config {
  * address and a host address agree modulo 2 MiB. It is mapped readable and
  * writable from end to end for as long as it lives: where no buffer is mapped
  * there is the sink, a bounded amount of memory that appears many times over
- * and holds nothing of any buffer. The window is in no core dump and is not
+ * and holds nothing of any buffer. A lost blob has memory of its own instead, which
+ * takes no more than the blob and goes when the blob is unmapped. The window is in no core dump and is not
  * inherited by fork(). One KVM memslot can therefore cover all of it
  * for the life of the VM.
  *
@@ -470,18 +476,20 @@ HOSTBLOB_API int hostblob_resource_unref(struct hostblob_device *device, uint32_
  * hostblob_device_lose() - give up a blob whose memory the host can't supply
  * @offset: in the window, anywhere in the blob
  *
- * For a VMM whose access to the window, or its guest's, has failed: a GPU that was
- * reset or unplugged answers with SIGBUS, or KVM_RUN with EFAULT. The mapper unmaps
- * the blob at once, so that the access works when it is repeated. For the guest it
- * stays mapped, with what the mapper leaves there: the sink. It is lost for good:
- * mapping it again takes its place in the window and shows nothing of it.
+ * For a VMM whose access to the window, or its guest's, goes on failing: the host has
+ * no memory to bring the buffer back, and the access ends with SIGBUS, or KVM_RUN with
+ * EFAULT. Such a failure may pass; a VMM should try again for a while first. The mapper
+ * puts other memory there at once, so that the access works when it is repeated: zeros,
+ * and the blob's own, which no other blob shows. For the guest the blob stays mapped. It
+ * is lost for good: mapped again, it begins with zeros again.
  *
  * May be called by any thread, while another call on this device runs, and from a
  * signal handler, if the signal was raised by an access to the window and the
  * mapper is hostblob_window_mapper(). It logs nothing.
  *
  * Return: 0, or -ENOENT if nothing of a blob was there any more: it is unmapped, or
- * lost already, as when two threads meet it at the same time.
+ * lost already, as when two threads meet it at the same time; -EOPNOTSUPP if the mapper
+ * can't, or what it said.
  */
 HOSTBLOB_API int hostblob_device_lose(struct hostblob_device *device, uint64_t offset);
 

@@ -22,7 +22,7 @@ LAST(hostblob_guest, opaque, 8);
 LAST(hostblob_capset, size, 8);
 LAST(hostblob_cross_domain, supports_external_gpu_memory, 12);
 LAST(hostblob_limits, blob_bytes, 56);
-LAST(hostblob_config, log_opaque, 88);
+LAST(hostblob_config, log_opaque, 96);
 LAST(hostblob_blob_info, lost, 64);
 LAST(hostblob_usage, attachments, 32);
 

@@ -24,6 +24,7 @@
 #define CONTEXTS 5
 #define RESOURCES 9
 #define CREATIONS 3
+#define LOST (-1)
 #define MAPPABLE VIRTIO_GPU_BLOB_FLAG_USE_MAPPABLE
 
 static struct hostblob_limits limits = {
@@ -66,7 +67,7 @@ static struct {
 	struct context context[CONTEXTS];
 	struct resource resource[RESOURCES];
 	struct creation creation[CREATIONS];
-	int window[PAGES]; /* the fd that a page shows, or 0 */
+	int window[PAGES]; /* the fd that a page shows, LOST, or 0 */
 	int failure;	   /* what the next call of the allocator or the mapper ends with */
 	int last_fd;
 	bool in_two; /* the allocator is called for what is a creation in the model */
@@ -127,9 +128,24 @@ static void unmap(void *opaque, uint64_t offset, uint64_t size)
 	CHECK(offset % PAGE == 0 && size % PAGE == 0 && page < PAGES && pages && pages <= PAGES - page);
 	for (uint64_t i = page; i < page + pages; i++) {
 		CHECK(model.window[i] && model.window[i] == model.window[page]);
-		CHECK(fcntl(model.window[i], F_GETFD) >= 0);
+		CHECK(model.window[i] == LOST || fcntl(model.window[i], F_GETFD) >= 0);
 	}
 	memset(model.window + page, 0, pages * sizeof(model.window[0]));
+}
+
+/* In place of what is mapped, or where nothing is, but of no part of it. */
+static int lose_memory(void *opaque, uint64_t offset, uint64_t size)
+{
+	uint64_t page = offset / PAGE, pages = size / PAGE;
+	int failure = take_failure();
+
+	(void)opaque;
+	CHECK(offset % PAGE == 0 && size % PAGE == 0 && page < PAGES && pages && pages <= PAGES - page);
+	for (uint64_t i = page; i < page + pages; i++)
+		CHECK(model.window[i] == model.window[page] && model.window[i] != LOST);
+	for (uint64_t i = page; !failure && i < page + pages; i++)
+		model.window[i] = LOST;
+	return failure;
 }
 
 static int write_to_guest(void *opaque, uint32_t resource_id, const void *data, uint64_t size)
@@ -427,7 +443,7 @@ static void map_blob(struct input *input)
 		allow_if(&allowed, blob->mapped, EBUSY);
 		allow_if(&allowed, outside || blob_at(offset / PAGE, blob->pages), EINVAL);
 	}
-	if (!allowed.count && !blob->lost)
+	if (!allowed.count)
 		allow_if(&allowed, model.failure, -model.failure);
 	result = hostblob_blob_map(device, id, offset, &map_info);
 	check_result(result, &allowed);
@@ -470,10 +486,14 @@ static void lose(struct input *input)
 	uint64_t offset = take_bytes(input) + take(input);
 	struct resource *blob = offset < PAGES * PAGE ? blob_at(offset / PAGE, 1) : NULL;
 	struct allowed allowed = { 0 };
+	int result;
 
 	allow_if(&allowed, !blob || blob->lost, ENOENT);
-	check_result(hostblob_device_lose(device, offset), &allowed);
-	if (blob)
+	if (!allowed.count)
+		allow_if(&allowed, model.failure, -model.failure);
+	result = hostblob_device_lose(device, offset);
+	check_result(result, &allowed);
+	if (!result)
 		blob->lost = true;
 }
 
@@ -581,7 +601,7 @@ static void check_state(void)
 	for (uint64_t page = 0; page < PAGES; page++) {
 		const struct resource *blob = blob_at(page, 1);
 
-		CHECK(model.window[page] == (blob && !blob->lost ? blob->fd : 0));
+		CHECK(model.window[page] == (blob ? blob->lost ? LOST : blob->fd : 0));
 	}
 }
 
@@ -627,7 +647,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	const struct hostblob_config config = {
 		.struct_size = sizeof(config),
 		.allocator = &allocator,
-		.mapper = { .map = map, .unmap = unmap },
+		.mapper = { .map = map, .unmap = unmap, .lose = lose_memory },
 		.window_size = PAGES * PAGE,
 		.guest = { .write = write_to_guest },
 		.limits = &limits,

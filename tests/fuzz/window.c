@@ -2,8 +2,8 @@
 /*
  * Sequences of commands on a device with the library's own window and memfds, where
  * the pages themselves are the oracle: a mapped blob shows what was written to it, at
- * its place and nowhere else, and a hole shows nothing of any blob. What the commands
- * answer is another target's subject.
+ * its place and nowhere else, and a hole shows nothing of any blob. A lost blob is one
+ * more blob, of zeros. What the commands answer is another target's subject.
  */
 #include "fuzz.h"
 #include "hostblob.h"
@@ -54,7 +54,7 @@ static uint32_t *word_at(uint64_t page)
 	for (int i = 0; i < BLOBS; i++) {
 		struct blob *blob = &blobs[i];
 
-		if (blob->mapped && !blob->lost && page >= blob->place && page < blob->place + blob->pages)
+		if (blob->mapped && page >= blob->place && page < blob->place + blob->pages)
 			return &blob->word[page - blob->place];
 	}
 	return &holes[page];
@@ -77,6 +77,8 @@ static void map(uint32_t id, uint64_t page)
 	CHECK(blobs[id].exists && !blobs[id].mapped && page + blobs[id].pages <= PAGES);
 	blobs[id].mapped = true;
 	blobs[id].place = page;
+	if (blobs[id].lost)
+		memset(blobs[id].word, 0, sizeof(blobs[id].word));
 }
 
 static void unref(uint32_t id)
@@ -92,8 +94,10 @@ static void lose(uint64_t page)
 	for (int i = 0; i < BLOBS; i++) {
 		struct blob *blob = &blobs[i];
 
-		if (blob->mapped && page >= blob->place && page < blob->place + blob->pages)
+		if (blob->mapped && page >= blob->place && page < blob->place + blob->pages) {
 			blob->lost = true;
+			memset(blob->word, 0, sizeof(blob->word));
+		}
 	}
 }
 

@@ -718,7 +718,7 @@ static void failed_map_changes_nothing(void **state)
 	struct hostblob_config config = {
 		.struct_size = sizeof(config),
 		.allocator = fixture->allocator,
-		.mapper = { fail_to_map, do_not_unmap, &answer },
+		.mapper = { .map = fail_to_map, .unmap = do_not_unmap, .opaque = &answer },
 		.window_size = WINDOW,
 	};
 	struct hostblob_device *device;
@@ -777,7 +777,10 @@ static void no_more_mappings_is_no_end(void **state)
 
 	uint8_t *filler = use_up_mappings(filler_size);
 	int result = mapper.map(mapper.opaque, size - 3 * PAGE, &small);
+	int hole_lost = mapper.lose(mapper.opaque, size - 3 * PAGE, PAGE);
 	uint8_t sink = base[size - 3 * PAGE];
+	int lost = mapper.lose(mapper.opaque, 0, size / 2);
+	uint8_t middle = base[0];
 
 	/* Two mappings of the sink are to take the place of one of the blob. */
 	mapper.unmap(mapper.opaque, 0, size / 2);
@@ -785,7 +788,10 @@ static void no_more_mappings_is_no_end(void **state)
 
 	munmap(filler, filler_size);
 	assert_int_equal(result, -ENOMEM);
+	assert_int_equal(hole_lost, -ENOMEM);
 	assert_int_equal(sink, 2);
+	assert_int_equal(lost, 0);
+	assert_int_equal(middle, 0);
 	assert_int_equal(first, 0);
 	assert_int_equal(last, 0);
 	assert_true(count_mappings() <= mappings);
@@ -905,7 +911,7 @@ static void responses_are_those_of_the_specification(void **state)
 
 /* --- blobs whose memory the host can't supply any more ------------------------- */
 
-static void lost_blob_is_the_sink_for_good(void **state)
+static void lost_blob_has_other_memory_for_good(void **state)
 {
 	struct fixture *fixture = *state;
 	unsigned int files = count_files(), mappings = count_mappings();
@@ -933,8 +939,15 @@ static void lost_blob_is_the_sink_for_good(void **state)
 
 	/* Its place stays its own, wherever the guest maps it. */
 	assert_int_equal(map(fixture, 1, 8 * PAGE), -EBUSY);
+	memset(fixture->base + 4 * PAGE, 0xff, PAGE);
 	assert_int_equal(hostblob_blob_unmap(fixture->device, 1), 0);
-	assert_int_equal(map(fixture, 1, 8 * PAGE), 0);
+	assert_int_equal(fixture->base[4 * PAGE], 0);
+	for (uint64_t place = 4 * PAGE; place <= 8 * PAGE; place += 4 * PAGE) {
+		assert_int_equal(map(fixture, 1, place), 0);
+		assert_int_equal(fixture->base[place], 0);
+		if (place == 4 * PAGE)
+			assert_int_equal(hostblob_blob_unmap(fixture->device, 1), 0);
+	}
 	assert_int_equal(hostblob_blob_unmap(fixture->device, 2), 0);
 	assert_int_equal(map(fixture, 2, 10 * PAGE), -EINVAL);
 	memset(fixture->base + 8 * PAGE, 0xff, PAGE);
@@ -952,6 +965,96 @@ static void lost_blob_is_the_sink_for_good(void **state)
 	assert_empty(fixture);
 	assert_int_equal(count_files(), files);
 	assert_int_equal(count_mappings(), mappings);
+}
+
+/* The sink is there again every 16 MiB. What was lost must not be as good as shared. */
+static void lost_blobs_share_nothing(void **state)
+{
+	const uint64_t size = 64ull << 20, tile = 16ull << 20;
+	struct fixture fixture = { 0 };
+	struct hostblob_config config = { .window_size = size };
+	unsigned int files = count_files(), mappings = count_mappings(), all;
+	char error[256];
+
+	(void)state;
+	assert_int_equal(hostblob_allocator_open(NULL, -1, &fixture.allocator, error, sizeof(error)), 0);
+	assert_int_equal(hostblob_window_create(size, &fixture.window), 0);
+	fixture.base = hostblob_window_base(fixture.window);
+	config.allocator = fixture.allocator;
+	config.mapper = hostblob_window_mapper(fixture.window);
+	assert_int_equal(hostblob_device_create(&config, &fixture.device), 0);
+	assert_int_equal(hostblob_context_create(fixture.device, 1, 0), 0);
+	all = count_mappings();
+	for (uint32_t round = 0; round < 2; round++) {
+		/* Four at the same place of a tile, and a neighbour of each. */
+		for (uint32_t id = 1; id <= 8; id++) {
+			uint64_t place = (id - 1) / 2 * tile + (id % 2 ? 0 : PAGE);
+
+			assert_int_equal(create(&fixture, id, 1), 0);
+			assert_int_equal(map(&fixture, id, place), 0);
+			assert_int_equal(hostblob_device_lose(fixture.device, place), 0);
+			for (uint64_t i = 0; i < PAGE; i++)
+				assert_int_equal(fixture.base[place + i], 0);
+			memset(fixture.base + place, (int)id, PAGE);
+		}
+		for (uint32_t id = 1; id <= 8; id++)
+			assert_int_equal(fixture.base[(id - 1) / 2 * tile + (id % 2 ? 0 : PAGE)], id);
+		/* A neighbour that is unmapped must not need another mapping. */
+		assert_int_equal(count_mappings(), all + 8);
+		/* Nor is it in the sink. */
+		assert_int_equal(fixture.base[2 * PAGE], 0);
+		for (uint32_t id = 1; id <= 8 && !round; id++)
+			assert_int_equal(hostblob_resource_unref(fixture.device, id), 0);
+	}
+	hostblob_device_reset(fixture.device);
+	assert_int_equal(count_mappings(), all);
+	for (uint64_t place = 0; place < size; place += PAGE)
+		assert_int_equal(fixture.base[place], 0);
+	hostblob_device_destroy(fixture.device);
+	hostblob_window_destroy(fixture.window);
+	hostblob_allocator_close(fixture.allocator);
+	assert_int_equal(count_files(), files);
+	assert_int_equal(count_mappings(), mappings);
+}
+
+static int map_nothing(void *opaque, uint64_t offset, const struct hostblob_buffer *buffer)
+{
+	(void)opaque;
+	(void)offset;
+	(void)buffer;
+	return 0;
+}
+
+static int lose_nothing(void *opaque, uint64_t offset, uint64_t size)
+{
+	(void)offset;
+	(void)size;
+	return *(int *)opaque;
+}
+
+static void blob_that_the_mapper_cannot_lose_is_not_lost(void **state)
+{
+	struct fixture *fixture = *state, mapped = { .allocator = fixture->allocator };
+	int error = -ENOMEM;
+	struct hostblob_config config = {
+		.allocator = fixture->allocator,
+		.mapper = { .map = map_nothing, .unmap = do_not_unmap },
+		.window_size = WINDOW,
+	};
+	struct hostblob_blob_info info;
+
+	for (int can = 0; can < 2; can++) {
+		config.mapper.lose = can ? lose_nothing : NULL;
+		config.mapper.opaque = &error;
+		assert_int_equal(hostblob_device_create(&config, &mapped.device), 0);
+		assert_int_equal(hostblob_context_create(mapped.device, 1, 0), 0);
+		assert_int_equal(create(&mapped, 1, 1), 0);
+		assert_int_equal(map(&mapped, 1, 0), 0);
+		assert_int_equal(hostblob_device_lose(mapped.device, 0), can ? -ENOMEM : -EOPNOTSUPP);
+		assert_int_equal(hostblob_blob_query(mapped.device, 1, &info), 0);
+		assert_false(info.lost);
+		hostblob_device_destroy(mapped.device);
+	}
 }
 
 static void only_a_mapped_blob_is_lost_and_only_once(void **state)
@@ -1776,7 +1879,9 @@ int main(int argc, char **argv)
 		WITH(memfd_buffers_are_zero_and_sealed),
 		cmocka_unit_test(allocators_say_what_is_wrong),
 		cmocka_unit_test(responses_are_those_of_the_specification),
-		WITH(lost_blob_is_the_sink_for_good),
+		WITH(lost_blob_has_other_memory_for_good),
+		cmocka_unit_test(lost_blobs_share_nothing),
+		WITH(blob_that_the_mapper_cannot_lose_is_not_lost),
 		WITH(only_a_mapped_blob_is_lost_and_only_once),
 		cmocka_unit_test(memory_that_fails_costs_the_blob_only),
 		cmocka_unit_test(uncached_memory_is_refused_where_guests_get_it_cached),
