@@ -79,6 +79,33 @@ static const struct kernel_param_ops fail_ops = { .set = set_fail, .get = param_
 module_param_cb(fail, &fail_ops, &fail, 0644);
 MODULE_PARM_DESC(fail, "all faults fail; to write it removes all PTEs");
 
+/* As when there is no memory to bring a buffer back from swap; -1 for ever. */
+static atomic_t fail_swap_in = ATOMIC_INIT(0);
+module_param_named(fail_swap_in, fail_swap_in.counter, int, 0644);
+MODULE_PARM_DESC(fail_swap_in, "swap-ins from now on that fail for want of memory; -1: all");
+
+static atomic_t failed_swap_ins = ATOMIC_INIT(0);
+module_param_named(failed_swap_ins, failed_swap_ins.counter, int, 0644);
+MODULE_PARM_DESC(failed_swap_ins, "swap-ins that have failed so");
+
+static int set_swap_out(const char *value, const struct kernel_param *parameter)
+{
+	struct test_device *test = platform ? platform_get_drvdata(platform) : NULL;
+	struct ttm_operation_ctx ctx = { };
+	int result;
+
+	if (!test)
+		return -ENODEV;
+	do {
+		result = ttm_device_swapout(&test->bdev, &ctx, GFP_KERNEL);
+	} while (result > 0);
+	return result;
+}
+
+static const struct kernel_param_ops swap_out_ops = { .set = set_swap_out };
+module_param_cb(swap_out, &swap_out_ops, NULL, 0200);
+MODULE_PARM_DESC(swap_out, "write to it to have all buffers swapped out");
+
 static struct test_device *to_test_device(struct drm_device *drm)
 {
 	return container_of(drm, struct test_device, drm);
@@ -153,6 +180,11 @@ static int test_tt_populate(struct ttm_device *bdev, struct ttm_tt *tt, struct t
 	gfp_t flags = GFP_HIGHUSER | __GFP_ZERO | (test->source.pages == HOSTBLOB_TTM_COMPOUND ? __GFP_COMP : 0);
 	u32 index, page;
 
+	if ((tt->page_flags & TTM_TT_FLAG_SWAPPED) &&
+	    (atomic_read(&fail_swap_in) < 0 || atomic_dec_if_positive(&fail_swap_in) >= 0)) {
+		atomic_inc(&failed_swap_ins);
+		return -ENOMEM;
+	}
 	atomic_inc(test->populated);
 	if (test->source.pages == HOSTBLOB_TTM_POOL)
 		return ttm_pool_alloc(&bdev->pool, tt, ctx);

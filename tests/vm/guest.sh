@@ -67,6 +67,11 @@ ended() {
 	wait_for "^$1 ended: " && grep -q "^$1 ended: ${2:-0}$" "$output/serial"
 }
 
+# Give the guest the line that it waits for.
+go_on() {
+	printf '\n' >&4
+}
+
 # monitor COMMAND: have QEMU run it, return when it is done. What it printed is in monitor_said.
 monitor() {
 	printf '%s\n' "$1" >&6
