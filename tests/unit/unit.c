@@ -972,13 +972,13 @@ static void lost_blobs_share_nothing(void **state)
 {
 	const uint64_t size = 64ull << 20, tile = 16ull << 20;
 	struct fixture fixture = { 0 };
-	struct hostblob_config config = { .window_size = size };
+	struct hostblob_config config = { .struct_size = sizeof(config), .window_size = size };
 	unsigned int files = count_files(), mappings = count_mappings(), all;
 	char error[256];
 
 	(void)state;
 	assert_int_equal(hostblob_allocator_open(NULL, -1, &fixture.allocator, error, sizeof(error)), 0);
-	assert_int_equal(hostblob_window_create(size, &fixture.window), 0);
+	fixture.window = make_window(size);
 	fixture.base = hostblob_window_base(fixture.window);
 	config.allocator = fixture.allocator;
 	config.mapper = hostblob_window_mapper(fixture.window);
@@ -1037,6 +1037,7 @@ static void blob_that_the_mapper_cannot_lose_is_not_lost(void **state)
 	struct fixture *fixture = *state, mapped = { .allocator = fixture->allocator };
 	int error = -ENOMEM;
 	struct hostblob_config config = {
+		.struct_size = sizeof(config),
 		.allocator = fixture->allocator,
 		.mapper = { .map = map_nothing, .unmap = do_not_unmap },
 		.window_size = WINDOW,
@@ -1051,7 +1052,7 @@ static void blob_that_the_mapper_cannot_lose_is_not_lost(void **state)
 		assert_int_equal(create(&mapped, 1, 1), 0);
 		assert_int_equal(map(&mapped, 1, 0), 0);
 		assert_int_equal(hostblob_device_lose(mapped.device, 0), can ? -ENOMEM : -EOPNOTSUPP);
-		assert_int_equal(hostblob_blob_query(mapped.device, 1, &info), 0);
+		assert_int_equal(query(mapped.device, 1, &info), 0);
 		assert_false(info.lost);
 		hostblob_device_destroy(mapped.device);
 	}
