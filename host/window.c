@@ -308,19 +308,24 @@ static void window_unmap(void *opaque, uint64_t offset, uint64_t size)
 		clear(window->lost, lost_place(offset), size);
 }
 
-/* Can run in a signal handler, as it makes system calls only. */
+/*
+ * Can run in a signal handler, as it makes system calls only. What was there has to go,
+ * even where the process has no mapping to spare.
+ */
 static int window_lose(void *opaque, uint64_t offset, uint64_t size)
 {
 	struct hostblob_window *window = opaque;
 	int error;
 
+	if (window->broken)
+		return -ENOTRECOVERABLE;
 	window->has_lost = true;
 	error = lay_lost(window, offset, size);
-	if (!error || !has_gap(window, offset, size))
-		return error;
+	if (!error)
+		return 0;
 	release_spare(window);
 	error = lay_lost(window, offset, size);
-	if (error)
+	if (error && has_gap(window, offset, size))
 		report_gap(window);
 	return error;
 }
