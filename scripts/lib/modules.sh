@@ -9,11 +9,10 @@ module_paths=(
 	arch/x86/kvm virt/kvm include/linux/kvm_host.h include/linux/kvm_types.h
 	include/uapi/linux/kvm.h arch/x86/include/asm/kvm_host.h arch/x86/include/uapi/asm/kvm.h
 	drivers/gpu/drm/ttm include/drm/ttm drivers/gpu/drm/virtio
-	'drivers/gpu/drm/drm_*_ttm*.c' include/drm/drm_gem_ttm_helper.h
 )
 # The folders to build in, and what is made there.
-module_folders=(arch/x86/kvm drivers/gpu/drm{,/ttm,/virtio})
-module_files=(arch/x86/kvm/{kvm,kvm-amd,kvm-intel}.ko drivers/gpu/drm/{drm_ttm_helper,ttm/ttm,virtio/virtio-gpu}.ko)
+module_folders=(arch/x86/kvm drivers/gpu/drm/{ttm,virtio})
+module_files=(arch/x86/kvm/{kvm,kvm-amd,kvm-intel}.ko drivers/gpu/drm/{ttm/ttm,virtio/virtio-gpu}.ko)
 
 # Unpacked, not installed: installing them would bring in a kernel with its
 # initramfs, which nothing here boots.
@@ -47,9 +46,6 @@ unpack_modules() {
 	sed -i '1i LINUXINCLUDE := $(addprefix -I$(src)/../../../,arch/x86/include include arch/x86/include/uapi include/uapi) $(LINUXINCLUDE)' \
 		"$1/arch/x86/kvm/Makefile"
 	sed -i '1i LINUXINCLUDE := -I$(src)/../../../../include $(LINUXINCLUDE)' "$1/drivers/gpu/drm/ttm/Makefile"
-	# Of all that is in DRM's folder.
-	printf '%s\n' 'LINUXINCLUDE := -I$(src)/../../../include $(LINUXINCLUDE)' 'obj-m := drm_ttm_helper.o' \
-		'drm_ttm_helper-y := $(patsubst $(src)/%.c,%.o,$(wildcard $(src)/drm_*_ttm*.c))' >"$1/drivers/gpu/drm/Kbuild"
 	sed -i '1i ccflags-y += -I$(src)/../../../../include/trace' "$1/drivers/gpu/drm/virtio/Makefile"
 }
 

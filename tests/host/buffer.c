@@ -128,10 +128,14 @@ int buffer_choose_kind(int node, const char *kind)
 		{ "order-8", { .request = HOSTBLOB_TTM_PAGES, .count = HOSTBLOB_TTM_BLOCKS, .value = 8 } },
 		{ "shuffled", { .request = HOSTBLOB_TTM_PAGES, .count = HOSTBLOB_TTM_SHUFFLED, .value = 9 } },
 		{ "iomem", { .request = HOSTBLOB_TTM_PAGES, .count = HOSTBLOB_TTM_IOMEM, .value = 9 } },
+		{ "iomem-contiguous",
+		  { .request = HOSTBLOB_TTM_PAGES, .count = HOSTBLOB_TTM_IOMEM_CONTIGUOUS, .value = 10 } },
 		{ "compound", { .request = HOSTBLOB_TTM_PAGES, .count = HOSTBLOB_TTM_COMPOUND, .value = 9 } },
 		{ "reserved", { .request = HOSTBLOB_TTM_PAGES, .count = HOSTBLOB_TTM_RESERVED, .value = 9 } },
 		{ "write-combined", { .request = HOSTBLOB_TTM_CACHING, .count = HOSTBLOB_TTM_WRITE_COMBINED } },
 		{ "uncached", { .request = HOSTBLOB_TTM_CACHING, .count = HOSTBLOB_TTM_UNCACHED } },
+		{ "tracking", { .request = HOSTBLOB_TTM_OPERATIONS, .count = HOSTBLOB_TTM_TRACKING } },
+		{ "own-open", { .request = HOSTBLOB_TTM_OPERATIONS, .count = HOSTBLOB_TTM_OWN_OPEN } },
 	};
 
 	for (unsigned int i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {

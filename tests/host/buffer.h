@@ -30,8 +30,10 @@ int node_open(const char *path, char *driver, unsigned int driver_size);
 /*
  * Of what the buffers are made that the TTM test driver gives through @node from
  * now on: "order-0", "order-3" or "order-8", blocks of at most that order; "shuffled";
- * "iomem"; "compound"; "reserved"; "write-combined"; "uncached". Returns 0, or a negative errno: -EINVAL
- * for another name, -ENOTTY of other drivers.
+ * "iomem"; "iomem-contiguous"; "compound"; "reserved"; "write-combined"; "uncached". Or how they are mapped:
+ * "tracking", by a driver that wants to be told of writes; "own-open", by one with an
+ * open() of its own. Returns 0, or a negative errno: -EINVAL for another name, -ENOTTY
+ * of other drivers.
  */
 int buffer_choose_kind(int node, const char *kind);
 

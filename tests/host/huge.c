@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * Whether TTM maps 2 MiB of a buffer by one fault and one entry where it can, so that
- * KVM does, and by 4 KiB where it must, of which KVM maps as many as TTM; and whether the data is right either way and
- * after all that may happen to a mapping. See --help.
+ * KVM does, and by 4 KiB where it must, of which KVM maps as many as TTM; and whether the
+ * data is right either way and after all that may happen to a mapping. See --help.
  */
 #include "buffer.h"
 #include "machine.h"
@@ -63,11 +63,12 @@ static bool start(struct subject *subject, const char *kind, uint64_t pages)
 	static const struct hostblob_ttm_test as_ever[] = {
 		{ .request = HOSTBLOB_TTM_PAGES, .count = HOSTBLOB_TTM_POOL },
 		{ .request = HOSTBLOB_TTM_CACHING, .count = HOSTBLOB_TTM_CACHED },
+		{ .request = HOSTBLOB_TTM_OPERATIONS, .count = HOSTBLOB_TTM_USUAL },
 	};
 	uint64_t size = pages * PAGE_BYTES;
 
 	*subject = (struct subject){ .pages = pages, .results = calloc(pages, sizeof(*subject->results)) };
-	for (unsigned int i = 0; test_driver && i < 2; i++) {
+	for (unsigned int i = 0; test_driver && i < sizeof(as_ever) / sizeof(as_ever[0]); i++) {
 		struct hostblob_ttm_test request = as_ever[i];
 
 		drmIoctl(node, DRM_IOCTL_HOSTBLOB_TTM_TEST, &request);
@@ -230,6 +231,22 @@ static bool check_odd(void)
 	return of_kind("8 MiB, an address that doesn't agree", NULL, 8 * MIB, 1, 0);
 }
 
+/* Who asks for small pages gets them. */
+static bool check_advised(void)
+{
+	struct subject subject;
+
+	if (!start(&subject, NULL, 8 * MIB))
+		return false;
+	struct view view = { .address = subject.area, .count = 8 * MIB };
+	bool good = buffer_map_at(&subject.buffer, view.address, 0, 8 * MIB * PAGE_BYTES) &&
+		    !madvise(view.address, 8 * MIB * PAGE_BYTES, MADV_NOHUGEPAGE) &&
+		    touch("8 MiB, MADV_NOHUGEPAGE", &subject, &view, 0);
+
+	end(&subject);
+	return good;
+}
+
 static bool check_shuffled(void)
 {
 	return of_kind("8 MiB, shuffled in blocks of 2 MiB", "shuffled", 8 * MIB, 0, 0);
@@ -238,6 +255,43 @@ static bool check_shuffled(void)
 static bool check_iomem(void)
 {
 	return of_kind("8 MiB of iomem, the last 2 MiB shuffled", "iomem", 8 * MIB, 0, 3);
+}
+
+/* Drivers walk a list to look up a page of a GPU's memory, so TTM must not ask for more than it needs. */
+static bool check_lookups(void)
+{
+	static const struct {
+		const char *kind;
+		uint64_t odd;
+		uint32_t most;
+	} cases[] = {
+		/* The first and the last page. */
+		{ "iomem-contiguous", 0, 2 },
+		/* Each page, once. */
+		{ "iomem", 0, HUGE_PAGES },
+		/* The first page of what can't be mapped by 2 MiB, once, and each of the fault's. */
+		{ "iomem", 1, 2 + 16 },
+	};
+	bool good = true;
+
+	for (unsigned int i = 0; i < sizeof(cases) / sizeof(cases[0]) && good; i++) {
+		struct hostblob_ttm_test lookups = { .request = HOSTBLOB_TTM_LOOKUPS };
+		struct subject subject;
+
+		if (!start(&subject, cases[i].kind, 4 * MIB))
+			return false;
+		uint8_t *address = subject.area + cases[i].odd * PAGE_BYTES;
+
+		good = buffer_map_at(&subject.buffer, address, 0, 4 * MIB * PAGE_BYTES) && ask(&subject, &lookups);
+		lookups.count = 0;
+		good = good && *(volatile uint32_t *)address == HOST_VALUE && ask(&subject, &lookups) &&
+		       lookups.count > 0 && (!huge || lookups.count <= cases[i].most);
+		printf("first touch of %s at page %" PRIu64 ": %" PRIu32 " pages looked up%s\n", cases[i].kind, cases[i].odd,
+		       lookups.count, good ? "" : "  NOT AS EXPECTED");
+		munmap(address, 4 * MIB * PAGE_BYTES);
+		end(&subject);
+	}
+	return good;
 }
 
 /* Without PAT the caching is in the protection, which a huge page gets from the VMA. */
@@ -252,22 +306,37 @@ static bool check_caching(void)
 	return good & of_kind("8 MiB, uncached", "uncached", 8 * MIB, 0, pat ? 4 : 0);
 }
 
-/* Blocks of 1 MiB may happen to lie side by side. */
-static bool check_fragmented(void)
+/* KVM is to map by 2 MiB what TTM does, however much that is, up to @most. */
+static bool as_ttm(const char *what, const char *kind, uint64_t most)
 {
 	struct subject subject;
 	struct figures figures;
 
-	if (!start(&subject, "order-8", 8 * MIB))
+	if (!start(&subject, kind, 8 * MIB))
 		return false;
 	struct view view = { .address = subject.area, .count = 8 * MIB };
 	bool good = buffer_map_at(&subject.buffer, view.address, 0, 8 * MIB * PAGE_BYTES) && show(&subject, &view) &&
 		    look(&subject, &view, &figures) &&
-		    report("8 MiB in blocks of 1 MiB", &figures,
-			   !figures.wrong && !figures.failed && figures.huge_faults == figures.kvm.pages_2m);
+		    report(what, &figures,
+			   !figures.wrong && !figures.failed && figures.huge_faults == figures.kvm.pages_2m &&
+				   figures.huge_faults <= most);
 
 	end(&subject);
 	return good;
+}
+
+/* Blocks of 1 MiB may happen to lie side by side. */
+static bool check_fragmented(void)
+{
+	return as_ttm("8 MiB in blocks of 1 MiB", "order-8", 4);
+}
+
+/* Drivers for which one entry for 2 MiB would not do. */
+static bool check_drivers(void)
+{
+	bool good = as_ttm("8 MiB, the driver tracks writes", "tracking", 0);
+
+	return good & as_ttm("8 MiB, the driver has an open() of its own", "own-open", 0);
 }
 
 /* 2 MiB of 4, with 1 MiB before and after it that is others'. */
@@ -427,32 +496,27 @@ static bool check_fork(void)
 	return good;
 }
 
-/*
- * The kernel chooses the address. A buffer before it in the file's offsets makes
- * that they don't agree by luck.
- */
-static bool check_placed(void)
+/* All of a mapping becomes one page, but for small ones that were there; no huge one stays. */
+static bool check_gone(void)
 {
+	struct hostblob_ttm_test gone = { .request = HOSTBLOB_TTM_FAULT_GONE, .count = 1 };
 	struct hostblob_ttm_test faults = { .request = HOSTBLOB_TTM_FAULTS };
-	struct buffer buffers[2];
-	bool good = !buffer_create(node, driver, BUFFER_DRM_FD, PAGE_BYTES, &buffers[0]) &&
-		    !buffer_create(node, driver, BUFFER_DRM_FD, 5 * MIB * PAGE_BYTES, &buffers[1]);
-	struct subject subject = { .buffer = buffers[1] };
-	volatile uint32_t *words = good ? buffer_map(&buffers[1]) : NULL;
+	struct subject subject;
+	uint64_t old = 0;
 
-	good = words && ask(&subject, &faults);
-	for (uint64_t page = 0; good && page < 5 * MIB; page++)
-		words[page * PAGE_WORDS] = HOST_VALUE + (uint32_t)page;
-	for (uint64_t page = 0; good && page < 5 * MIB; page++)
-		good = words[page * PAGE_WORDS] == HOST_VALUE + (uint32_t)page;
-	good = good && ask(&subject, &faults) &&
-	       (huge ? faults.value == 2 && faults.count <= 2 + MIB / 16 : faults.value == 0);
-	printf("5 MiB at an address of the kernel's: TTM: %" PRIu32 " faults, %" PRIu32 " of 2 MiB%s\n", faults.count,
-	       faults.value, good ? "" : "  NOT AS EXPECTED");
-	if (words)
-		munmap((void *)words, buffers[1].size);
-	drmCloseBufferHandle(node, buffers[1].handle);
-	drmCloseBufferHandle(node, buffers[0].handle);
+	if (!start(&subject, NULL, 4 * MIB))
+		return false;
+	volatile uint32_t *words = (uint32_t *)subject.area;
+	bool good = buffer_map_at(&subject.buffer, subject.area, 0, 4 * MIB * PAGE_BYTES) && words[0] == HOST_VALUE &&
+		    ask(&subject, &gone) && ask(&subject, &faults);
+
+	for (uint64_t page = 4 * MIB; good && page-- > 0;)
+		old += words[page * PAGE_WORDS] != 0;
+	faults = (struct hostblob_ttm_test){ .request = HOSTBLOB_TTM_FAULTS };
+	good = good && ask(&subject, &faults) && old <= (huge ? 0 : 16) && faults.count == 1 && !faults.value;
+	printf("4 MiB whose device is gone: TTM: %" PRIu32 " faults, %" PRIu64 " pages are the buffer's%s\n", faults.count, old,
+	       good ? "" : "  NOT AS EXPECTED");
+	end(&subject);
 	return good;
 }
 
@@ -596,29 +660,32 @@ static const struct {
 } checks[] = {
 	{ "whole", check_whole, true },	      { "large", check_large, true },
 	{ "end", check_end, true },	      { "odd", check_odd, true },
+	{ "advised", check_advised, true },
 	{ "unmap", check_unmap, true },	      { "protect", check_protect, true },
 	{ "move", check_move, true },	      { "fork", check_fork, true },
 	{ "private", check_private, true },   { "middle", check_middle, false },
 	{ "shuffled", check_shuffled, false }, { "fragmented", check_fragmented, false },
 	{ "iomem", check_iomem, false },      { "caching", check_caching, false },
-	{ "neighbours", check_neighbours, false }, { "placed", check_placed, false },
+	{ "drivers", check_drivers, false },  { "neighbours", check_neighbours, false },
+	{ "lookups", check_lookups, false },  { "gone", check_gone, false },
 	{ "read-only", check_read_only, false }, { "contended", check_contended, false },
 };
 
 int main(int argc, char **argv)
 {
 	const char *only = argc == 3 ? argv[1] : NULL, *expected = argc > 1 ? argv[argc - 1] : "";
-	bool found = !only, good = true;
+	bool found = !only, good = true, list = !strcmp(expected, "--list");
 
 	huge = !strcmp(expected, "huge");
 	stock = !strcmp(expected, "stock");
 	for (unsigned int i = 0; only && i < sizeof(checks) / sizeof(checks[0]); i++)
 		found |= !strcmp(only, checks[i].name);
-	if (argc < 2 || argc > 3 || !found || (!huge && !stock && strcmp(expected, "small"))) {
+	if (argc < 2 || argc > 3 || !found || (!huge && !stock && !list && strcmp(expected, "small"))) {
 		bool help = !strcmp(expected, "--help");
 
 		fputs("Usage: huge [CHECK] huge|small|stock\n"
-		      "Check one of these, or all that the driver can:\n\n", help ? stdout : stderr);
+		      "       huge --list\n"
+		      "Check one of these, or all that the driver can, which --list names:\n\n", help ? stdout : stderr);
 		for (unsigned int i = 0; i < sizeof(checks) / sizeof(checks[0]); i++)
 			fprintf(help ? stdout : stderr, "  %s\n", checks[i].name);
 		fputs("\nhuge: 2 MiB are mapped by one fault where they can be, else 16 pages; small: TTM\n"
@@ -635,7 +702,11 @@ int main(int argc, char **argv)
 	}
 	test_driver = !access("/sys/module/hostblob_ttm", F_OK);
 	for (unsigned int i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
-		if ((!only || !strcmp(only, checks[i].name)) && (test_driver || checks[i].any_driver))
+		if ((only && strcmp(only, checks[i].name)) || (!test_driver && !checks[i].any_driver))
+			continue;
+		if (list)
+			puts(checks[i].name);
+		else
 			good &= checks[i].run();
 	}
 	return good ? 0 : 1;

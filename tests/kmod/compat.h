@@ -43,12 +43,4 @@
 #define is_waited_for(mutex) data_race((mutex)->first_waiter)
 #endif
 
-/* Of the kernels that can map huge pages without struct pages. */
-#ifdef CONFIG_ARCH_SUPPORTS_PMD_PFNMAP
-#define set_huge_fault(operations, function, condition) \
-	((operations)->huge_fault = (condition) ? (function) : NULL)
-#else
-#define set_huge_fault(operations, function, condition) ((void)(function), (void)(condition))
-#endif
-
 #endif

@@ -5,11 +5,15 @@
  * README.md.
  */
 #include <linux/gfp.h>
+#include <linux/kallsyms.h>
+#include <linux/kprobes.h>
 #include <linux/log2.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/platform_device.h>
 #include <linux/uaccess.h>
+
+#include <asm/text-patching.h>
 
 #include <drm/amdgpu_drm.h>
 #include <drm/drm_drv.h>
@@ -40,6 +44,7 @@ struct test_source {
 	enum hostblob_ttm_pages pages;
 	unsigned int order;
 	enum ttm_caching caching;
+	enum hostblob_ttm_operations operations;
 };
 
 struct test_tt {
@@ -52,13 +57,10 @@ struct test_bo {
 	struct ttm_buffer_object bo;
 	struct test_source source;
 	atomic_t populated; /* how often */
-	atomic_t nopage, wait, sigbus, read_only, zap; /* faults left that end so */
+	atomic_t nopage, wait, sigbus, read_only, zap, gone; /* faults left that end so */
 	atomic_t faults, huge_faults; /* that mapped something */
+	atomic_t lookups; /* of pages that are a GPU's memory */
 };
-
-/* Only our series' modules have them, and this driver has to run on stock ones. */
-static vm_fault_t (*huge_fault_reserved)(struct vm_fault *vmf, pgprot_t prot, unsigned int order);
-static typeof(((struct file_operations *)NULL)->get_unmapped_area) find_unmapped_area;
 
 static struct platform_device *platform;
 
@@ -209,17 +211,23 @@ static int test_tt_populate(struct ttm_device *bdev, struct ttm_tt *tt, struct t
 	return 0;
 }
 
+static bool is_iomem(const struct test_bo *test)
+{
+	return test->source.pages == HOSTBLOB_TTM_IOMEM || test->source.pages == HOSTBLOB_TTM_IOMEM_CONTIGUOUS;
+}
+
 static int test_io_mem_reserve(struct ttm_device *bdev, struct ttm_resource *mem)
 {
 	struct test_bo *test = container_of(mem->bo, struct test_bo, bo);
 
-	mem->bus.is_iomem = test->source.pages == HOSTBLOB_TTM_IOMEM;
+	mem->bus.is_iomem = is_iomem(test);
 	mem->bus.caching = test->source.caching;
 	return 0;
 }
 
 static unsigned long test_io_mem_pfn(struct ttm_buffer_object *bo, unsigned long page_offset)
 {
+	atomic_inc(&container_of(bo, struct test_bo, bo)->lookups);
 	return page_to_pfn(bo->ttm->pages[page_offset]);
 }
 
@@ -260,14 +268,14 @@ static vm_fault_t bring_back(struct ttm_buffer_object *bo)
 	struct ttm_placement placement = in_gtt;
 	int result = bo->resource ? 0 : ttm_bo_validate(bo, &placement, &ctx);
 
-	if (!result && container_of(bo, struct test_bo, bo)->source.pages == HOSTBLOB_TTM_IOMEM)
+	if (!result && is_iomem(container_of(bo, struct test_bo, bo)))
 		result = ttm_bo_populate(bo, &ctx);
 	if (!result)
 		return 0;
 	return result == -ERESTARTSYS ? VM_FAULT_NOPAGE : VM_FAULT_SIGBUS;
 }
 
-static vm_fault_t test_any_fault(struct vm_fault *vmf, unsigned int order)
+static vm_fault_t test_fault(struct vm_fault *vmf)
 {
 	struct ttm_buffer_object *bo = vmf->vma->vm_private_data;
 	struct test_bo *test = container_of(bo, struct test_bo, bo);
@@ -276,9 +284,6 @@ static vm_fault_t test_any_fault(struct vm_fault *vmf, unsigned int order)
 
 	if (atomic_dec_if_positive(&test->nopage) >= 0)
 		return VM_FAULT_NOPAGE;
-	/* A huge fault may hold another lock. */
-	if (order && atomic_read(&test->wait))
-		return VM_FAULT_FALLBACK;
 	if (atomic_dec_if_positive(&test->wait) >= 0) {
 		if (!fault_flag_allow_retry_first(vmf->flags))
 			return VM_FAULT_NOPAGE;
@@ -288,22 +293,21 @@ static vm_fault_t test_any_fault(struct vm_fault *vmf, unsigned int order)
 	}
 	if (READ_ONCE(fail) || atomic_dec_if_positive(&test->sigbus) >= 0)
 		return VM_FAULT_SIGBUS;
-	/* Those that are huge leave that to those that are not. */
-	if (order ? atomic_read(&test->read_only) : atomic_dec_if_positive(&test->read_only) >= 0)
+	if (atomic_dec_if_positive(&test->read_only) >= 0)
 		protection = vm_get_page_prot(vmf->vma->vm_flags & ~VM_WRITE);
 	result = ttm_bo_vm_reserve(bo, vmf);
 	if (result)
 		return result;
 	result = bring_back(bo);
-	if (!result && order)
-		result = huge_fault_reserved(vmf, protection, order);
+	if (!result && atomic_dec_if_positive(&test->gone) >= 0)
+		result = ttm_bo_vm_dummy_page(vmf, protection);
 	else if (!result)
 		result = ttm_bo_vm_fault_reserved(vmf, protection, TTM_BO_VM_NUM_PREFAULT);
 	if (result == VM_FAULT_RETRY && !(vmf->flags & FAULT_FLAG_RETRY_NOWAIT))
 		return result;
 	if (result == VM_FAULT_NOPAGE) {
 		atomic_inc(&test->faults);
-		if (order)
+		if (pmd_trans_huge(READ_ONCE(*vmf->pmd)))
 			atomic_inc(&test->huge_faults);
 		if (atomic_dec_if_positive(&test->zap) >= 0)
 			ttm_bo_unmap_virtual(bo);
@@ -312,17 +316,36 @@ static vm_fault_t test_any_fault(struct vm_fault *vmf, unsigned int order)
 	return result;
 }
 
-static vm_fault_t test_fault(struct vm_fault *vmf)
+static vm_fault_t test_mkwrite(struct vm_fault *vmf)
 {
-	return test_any_fault(vmf, 0);
+	return 0;
 }
 
-/* test_init() adds what depends on TTM. */
-static struct vm_operations_struct test_vm_ops = {
-	.fault = test_fault,
-	.open = ttm_bo_vm_open,
-	.close = ttm_bo_vm_close,
-	.access = ttm_bo_vm_access,
+static void test_open_vma(struct vm_area_struct *vma)
+{
+	ttm_bo_vm_open(vma);
+}
+
+static const struct vm_operations_struct test_vm_ops[] = {
+	[HOSTBLOB_TTM_USUAL] = {
+		.fault = test_fault,
+		.open = ttm_bo_vm_open,
+		.close = ttm_bo_vm_close,
+		.access = ttm_bo_vm_access,
+	},
+	[HOSTBLOB_TTM_TRACKING] = {
+		.fault = test_fault,
+		.pfn_mkwrite = test_mkwrite,
+		.open = ttm_bo_vm_open,
+		.close = ttm_bo_vm_close,
+		.access = ttm_bo_vm_access,
+	},
+	[HOSTBLOB_TTM_OWN_OPEN] = {
+		.fault = test_fault,
+		.open = test_open_vma,
+		.close = ttm_bo_vm_close,
+		.access = ttm_bo_vm_access,
+	},
 };
 
 static void test_gem_free(struct drm_gem_object *gem)
@@ -330,10 +353,15 @@ static void test_gem_free(struct drm_gem_object *gem)
 	ttm_bo_fini(&to_test_bo(gem)->bo);
 }
 
-static const struct drm_gem_object_funcs test_gem_funcs = {
-	.free = test_gem_free,
-	.mmap = drm_gem_ttm_mmap,
-	.vm_ops = &test_vm_ops,
+#define TEST_GEM_FUNCS(operations) { \
+	.free = test_gem_free, \
+	.mmap = drm_gem_ttm_mmap, \
+	.vm_ops = &test_vm_ops[operations], \
+}
+static const struct drm_gem_object_funcs test_gem_funcs[] = {
+	[HOSTBLOB_TTM_USUAL] = TEST_GEM_FUNCS(HOSTBLOB_TTM_USUAL),
+	[HOSTBLOB_TTM_TRACKING] = TEST_GEM_FUNCS(HOSTBLOB_TTM_TRACKING),
+	[HOSTBLOB_TTM_OWN_OPEN] = TEST_GEM_FUNCS(HOSTBLOB_TTM_OWN_OPEN),
 };
 
 static void test_bo_destroy(struct ttm_buffer_object *bo)
@@ -345,7 +373,8 @@ static void test_bo_destroy(struct ttm_buffer_object *bo)
 static int test_gem_create(struct drm_device *drm, void *data, struct drm_file *file)
 {
 	union drm_amdgpu_gem_create *args = data;
-	struct ttm_placement placement = in_gtt;
+	struct ttm_place place = places[1];
+	struct ttm_placement placement = { .placement = &place, .num_placement = 1 };
 	struct test_bo *test;
 	const struct test_source *source = file->driver_priv;
 	u64 size = args->in.bo_size, flags = args->in.domain_flags;
@@ -360,8 +389,10 @@ static int test_gem_create(struct drm_device *drm, void *data, struct drm_file *
 	test->source = *source;
 	if (flags)
 		test->source.caching = ttm_write_combined;
+	if (source->pages == HOSTBLOB_TTM_IOMEM_CONTIGUOUS)
+		place.flags |= TTM_PL_FLAG_CONTIGUOUS;
 	drm_gem_private_object_init(drm, &test->bo.base, size);
-	test->bo.base.funcs = &test_gem_funcs;
+	test->bo.base.funcs = &test_gem_funcs[test->source.operations];
 	/* On failure this calls test_bo_destroy(). */
 	result = ttm_bo_init_validate(&to_test_device(drm)->bdev, &test->bo, ttm_bo_type_device, &placement, 0,
 				      true, NULL, NULL, test_bo_destroy);
@@ -428,6 +459,115 @@ static int evict(struct test_device *device, struct test_bo *test, u32 *evicted)
 			  move_buffer(test, false);
 }
 
+/*
+ * copy_huge_pmd() of the kernel reads a PMD, and after that takes the locks of the
+ * page tables. For the process that asks for it, a buffer loses its pages between the two,
+ * as memory pressure might do it there: what calls _raw_spin_lock() in that function calls
+ * this instead. It can sleep, as these are calls like any other, of which only
+ * the address has changed.
+ */
+static struct kprobe fork_probes[8];
+static unsigned int fork_probe_count;
+static DEFINE_MUTEX(fork_mutex);
+static pid_t forking; /* these two are what fork_mutex guards */
+static struct test_bo *fork_loses;
+static atomic_t forks_interrupted;
+
+static void lock_late(raw_spinlock_t *lock)
+{
+	/* Not the second of the two locks. */
+	if (preemptible() && READ_ONCE(forking) == current->tgid) {
+		mutex_lock(&fork_mutex);
+		if (fork_loses && fork_loses->bo.resource && !move_buffer(fork_loses, true))
+			atomic_inc(&forks_interrupted);
+		mutex_unlock(&fork_mutex);
+	}
+	_raw_spin_lock(lock);
+}
+
+static int call_lock_late(struct kprobe *probe, struct pt_regs *regs)
+{
+	regs->sp -= sizeof(unsigned long);
+	*(unsigned long *)regs->sp = (unsigned long)probe->addr + CALL_INSN_SIZE;
+	instruction_pointer_set(regs, (unsigned long)lock_late);
+	return 1;
+}
+
+/* A probe that has this is not made a jump, which could not change the address. */
+static void after_call(struct kprobe *probe, struct pt_regs *regs, unsigned long flags)
+{
+}
+
+static void let_forks_be(void)
+{
+	while (fork_probe_count > 0)
+		unregister_kprobe(&fork_probes[--fork_probe_count]);
+}
+
+static int divert_locks(u8 *function, unsigned long size)
+{
+	unsigned long i;
+	s32 distance;
+
+	for (i = 0; i + CALL_INSN_SIZE <= size && fork_probe_count < ARRAY_SIZE(fork_probes); i++) {
+		u8 *end = function + i + CALL_INSN_SIZE;
+		struct kprobe *probe = &fork_probes[fork_probe_count];
+		int result;
+
+		memcpy(&distance, function + i + 1, sizeof(distance));
+		if (function[i] != CALL_INSN_OPCODE || end + distance != (u8 *)_raw_spin_lock)
+			continue;
+		*probe = (struct kprobe){
+			.addr = function + i,
+			.pre_handler = call_lock_late,
+			.post_handler = after_call,
+		};
+		result = register_kprobe(probe);
+		if (result) {
+			let_forks_be();
+			return result;
+		}
+		fork_probe_count++;
+	}
+	return fork_probe_count ? 0 : -EOPNOTSUPP;
+}
+
+static int find_and_divert_locks(void)
+{
+	struct kprobe probe = { .symbol_name = "copy_huge_pmd" };
+	char symbol[KSYM_SYMBOL_LEN];
+	unsigned long offset, size;
+	int result = register_kprobe(&probe);
+
+	if (result)
+		return -EOPNOTSUPP;
+	sprint_symbol(symbol, (unsigned long)probe.addr);
+	unregister_kprobe(&probe);
+	if (sscanf(symbol, "copy_huge_pmd+%lx/%lx", &offset, &size) != 2)
+		return -EOPNOTSUPP;
+	return divert_locks((u8 *)probe.addr, size - offset);
+}
+
+static int interrupt_forks(struct test_bo *test, struct hostblob_ttm_test *args)
+{
+	int result = 0;
+
+	mutex_lock(&fork_mutex);
+	if (args->count && !fork_probe_count)
+		result = find_and_divert_locks();
+	if (fork_loses)
+		drm_gem_object_put(&fork_loses->bo.base);
+	fork_loses = NULL;
+	if (args->count && !result) {
+		drm_gem_object_get(&test->bo.base);
+		fork_loses = test;
+	}
+	WRITE_ONCE(forking, fork_loses ? current->tgid : 0);
+	args->count = atomic_xchg(&forks_interrupted, 0);
+	mutex_unlock(&fork_mutex);
+	return result;
+}
+
 /* Whoever waits has to be a fault of the caller's: nobody else knows the buffer. */
 static int contend(struct ttm_buffer_object *bo)
 {
@@ -449,13 +589,19 @@ static int set_source(struct test_source *source, const struct hostblob_ttm_test
 		[HOSTBLOB_TTM_UNCACHED] = ttm_uncached,
 	};
 
+	if (args->request == HOSTBLOB_TTM_OPERATIONS) {
+		if (args->count >= ARRAY_SIZE(test_vm_ops) || args->value)
+			return -EINVAL;
+		source->operations = args->count;
+		return 0;
+	}
 	if (args->request == HOSTBLOB_TTM_CACHING) {
 		if (args->count >= ARRAY_SIZE(caching) || args->value)
 			return -EINVAL;
 		source->caching = caching[args->count];
 		return 0;
 	}
-	if (args->count > HOSTBLOB_TTM_IOMEM || args->value > 10)
+	if (args->count > HOSTBLOB_TTM_IOMEM_CONTIGUOUS || args->value > 10)
 		return -EINVAL;
 	source->pages = args->count;
 	source->order = args->value;
@@ -471,8 +617,12 @@ static int test_test(struct drm_device *drm, void *data, struct drm_file *file)
 	struct test_bo *test;
 	int result = 0;
 
-	if (args->request == HOSTBLOB_TTM_PAGES || args->request == HOSTBLOB_TTM_CACHING)
+	switch (args->request) {
+	case HOSTBLOB_TTM_PAGES:
+	case HOSTBLOB_TTM_CACHING:
+	case HOSTBLOB_TTM_OPERATIONS:
 		return args->handle ? -EINVAL : set_source(file->driver_priv, args);
+	}
 	if (args->value || args->count > INT_MAX)
 		return -EINVAL;
 	gem = drm_gem_object_lookup(file, args->handle);
@@ -495,12 +645,21 @@ static int test_test(struct drm_device *drm, void *data, struct drm_file *file)
 	case HOSTBLOB_TTM_FAULT_ZAP:
 		args->count = atomic_xchg(&test->zap, args->count);
 		break;
+	case HOSTBLOB_TTM_FAULT_GONE:
+		args->count = atomic_xchg(&test->gone, args->count);
+		break;
+	case HOSTBLOB_TTM_LOOKUPS:
+		args->count = atomic_xchg(&test->lookups, 0);
+		break;
 	case HOSTBLOB_TTM_POPULATED:
 		args->count = atomic_xchg(&test->populated, 0);
 		break;
 	case HOSTBLOB_TTM_FAULTS:
 		args->count = atomic_xchg(&test->faults, 0);
 		args->value = atomic_xchg(&test->huge_faults, 0);
+		break;
+	case HOSTBLOB_TTM_FORK:
+		result = interrupt_forks(test, args);
 		break;
 	case HOSTBLOB_TTM_CONTEND:
 		result = contend(&test->bo);
@@ -550,7 +709,7 @@ static void test_postclose(struct drm_device *drm, struct drm_file *file)
 	kfree(file->driver_priv);
 }
 
-static struct file_operations test_fops = {
+static const struct file_operations test_fops = {
 	.owner = THIS_MODULE,
 	DRM_GEM_FOPS,
 };
@@ -583,11 +742,6 @@ static int __init test_init(void)
 	struct test_device *test;
 	int result;
 
-	huge_fault_reserved = (void *)__symbol_get("ttm_bo_vm_huge_fault_reserved");
-	set_huge_fault(&test_vm_ops, test_any_fault, huge_fault_reserved);
-	find_unmapped_area = (void *)__symbol_get("drm_gem_ttm_get_unmapped_area");
-	if (find_unmapped_area)
-		test_fops.get_unmapped_area = find_unmapped_area;
 	platform = platform_device_register_simple("hostblob_ttm", -1, NULL, 0);
 	if (IS_ERR(platform))
 		return PTR_ERR(platform);
@@ -627,10 +781,9 @@ static void __exit test_exit(void)
 {
 	struct test_device *test = platform_get_drvdata(platform);
 
-	if (huge_fault_reserved)
-		__symbol_put("ttm_bo_vm_huge_fault_reserved");
-	if (find_unmapped_area)
-		__symbol_put("drm_gem_ttm_get_unmapped_area");
+	let_forks_be();
+	if (fork_loses)
+		drm_gem_object_put(&fork_loses->bo.base);
 	drm_dev_unplug(&test->drm);
 	devres_release_group(&platform->dev, NULL);
 	platform_device_unregister(platform);

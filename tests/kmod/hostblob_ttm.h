@@ -48,6 +48,25 @@ enum hostblob_ttm_request {
 	 * asked before; @value: how many of them a huge page.
 	 */
 	HOSTBLOB_TTM_FAULTS,
+	/* The same for how they are mapped: @count is enum hostblob_ttm_operations. */
+	HOSTBLOB_TTM_OPERATIONS,
+	/*
+	 * The next @count faults on the buffer find that the device is gone, and map
+	 * a dummy page.
+	 */
+	HOSTBLOB_TTM_FAULT_GONE,
+	/*
+	 * @count: how often TTM has looked up a page of the buffer's that is a GPU's
+	 * memory since this was asked before.
+	 */
+	HOSTBLOB_TTM_LOOKUPS,
+	/*
+	 * With @count 1, throw the buffer's pages away, as HOSTBLOB_TTM_GUT does, whenever the
+	 * caller's process is in the midst of a fork(), between the read of a huge PMD and
+	 * the lock that guards it; with 0, never. @count: how often that happened since this
+	 * was asked before. -EOPNOTSUPP where the kernel is not built as Debian's.
+	 */
+	HOSTBLOB_TTM_FORK,
 	/* Keep the buffer reserved until somebody waits for it, as a fault does. */
 	HOSTBLOB_TTM_CONTEND,
 };
@@ -59,12 +78,19 @@ enum hostblob_ttm_pages {
 	HOSTBLOB_TTM_RESERVED,
 	HOSTBLOB_TTM_SHUFFLED, /* two pages in the midst of each block have changed places */
 	HOSTBLOB_TTM_IOMEM, /* as if it were a GPU's memory, with the last block shuffled */
+	HOSTBLOB_TTM_IOMEM_CONTIGUOUS, /* the same, as one block that is known to be one */
 };
 
 enum hostblob_ttm_caching {
 	HOSTBLOB_TTM_CACHED,
 	HOSTBLOB_TTM_WRITE_COMBINED,
 	HOSTBLOB_TTM_UNCACHED,
+};
+
+enum hostblob_ttm_operations {
+	HOSTBLOB_TTM_USUAL,
+	HOSTBLOB_TTM_TRACKING, /* the driver wants to be told of writes */
+	HOSTBLOB_TTM_OWN_OPEN, /* it has an open() of its own */
 };
 
 /**
