@@ -24,9 +24,9 @@ compile_qemu() {
 				--disable-install-blobs --enable-kvm --enable-opengl --enable-pixman --enable-png \
 				--enable-tcg --enable-virglrenderer $*
 		printf "options %s\n" "$*" >build/.options
-		targets=(qemu-system-x86_64 tests/qtest/device-plug-test)
-		for test in virtio-gpu{,-gl,-hostblob,-hostblob-cross-domain}; do
-			[ ! -f "tests/qtest/$test-test.c" ] || targets+=("tests/qtest/$test-test")
+		targets=(qemu-system-x86_64)
+		for test in qtest/{device-plug,iothread-dma,virtio-gpu{,-gl,-hostblob{,-cross-domain}}}-test unit/test-host-fault; do
+			[ ! -f "tests/$test.c" ] || targets+=("tests/$test")
 		done
 		ninja -C build "${targets[@]}"
 	' compile_qemu "$folder" "$@"
@@ -46,8 +46,8 @@ build_qemu() {
 	unpack_our_qemu qemu
 	compile_qemu qemu --enable-hostblob
 	in_root bash -euc 'cd /cache/build/qemu/build
-		install -s qemu-system-x86_64 tests/qtest/{device-plug,virtio-gpu{,-gl,-hostblob{,-cross-domain}}}-test \
-			/cache/prefix/bin/'
+		install -s qemu-system-x86_64 tests/unit/test-host-fault \
+			tests/qtest/{device-plug,iothread-dma,virtio-gpu{,-gl,-hostblob{,-cross-domain}}}-test /cache/prefix/bin/'
 }
 
 # Debian's source as it is, with which the device's tests fail, and ours with
