@@ -5,8 +5,8 @@
 # name another QEMU, its data, display and device. Counts results in number and failed.
 
 work=$(mktemp -d)
-emulator=
-trap '[ -z "$emulator" ] || kill "$emulator" 2>/dev/null || true; rm -rf "$work"' EXIT
+emulator= ticker=
+trap 'kill $emulator $ticker 2>/dev/null || true; rm -rf "$work"' EXIT
 image=$cache/images/guest-$release.cpio
 # The test driver's switch: 1 makes every access to every buffer fail.
 failing=/sys/module/hostblob_ttm/parameters/fail
@@ -39,6 +39,20 @@ start() {
 	emulator=$!
 	# Both ends, so that no open waits for QEMU and none fails if it ends.
 	exec 3<>"$work/serial.out" 4<>"$work/serial.in" 5<>"$work/monitor.out" 6<>"$work/monitor.in"
+	# Ends the reading of a line every now and then: when bash's own timeout does so
+	# the newline may be read and lost.
+	while sleep 5; do printf '\a\n'; done >&3 2>/dev/null &
+	ticker=$!
+}
+
+# QEMU has ended.
+close_lines() {
+	emulator=
+	kill "$ticker" 2>/dev/null || true
+	wait "$ticker" 2>/dev/null || true
+	ticker=
+	exec 3<&- 4<&- 5<&- 6<&-
+	rm -f "$work"/{serial,monitor}.{in,out}
 }
 
 # wait_for TEXT: read the guest's lines until one has TEXT, if none has had it;
@@ -47,7 +61,9 @@ wait_for() {
 	local line start='' silent=0
 	! grep -q -- "$1" "$output/serial" || return 0
 	while [ "$silent" -lt 24 ]; do
-		if ! IFS= read -r -t 5 line <&3; then
+		IFS= read -r line <&3
+		if [[ $line == *$'\a' ]]; then
+			line=${line%$'\a'}
 			[ -z "$line" ] || silent=0
 			start+=$line silent=$((silent + 1))
 			kill -0 "$emulator" 2>/dev/null || return 1
@@ -86,9 +102,7 @@ stop() {
 	[ -n "$emulator" ] || return 0
 	kill "$emulator" 2>/dev/null || true
 	wait "$emulator" 2>/dev/null || true
-	emulator=
-	exec 3<&- 4<&- 5<&- 6<&-
-	rm -f "$work"/{serial,monitor}.{in,out}
+	close_lines
 	[ ! -e "$failing" ] || printf '0\n' >"$failing"
 }
 
