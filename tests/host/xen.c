@@ -14,6 +14,7 @@
 #include <linux/kvm.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -180,6 +181,10 @@ static bool create(struct guest *guest)
 
 	if (machine_create(&guest->machine, 1))
 		return false;
+	if (!ioctl(guest->machine.vm, KVM_CHECK_EXTENSION, KVM_CAP_XEN_HVM)) {
+		puts("skipped: this kernel's KVM has no Xen interface");
+		exit(SKIPPED);
+	}
 	guest->machine.code[0] = 0xf4; /* hlt */
 	if (buffer_create(guest->node, "amdgpu", BUFFER_DMA_BUF, PAGES * PAGE_BYTES, &guest->buffer))
 		return false;
