@@ -293,9 +293,9 @@ static int pre_fault(struct subject *subject)
 {
 	struct kvm_pre_fault_memory range = { .gpa = MACHINE_MEMORY, .size = subject->bytes };
 
-	/* It succeeds if it came past a page. */
+	/* It succeeds if it came past a page. What can't be had right now is asked for again. */
 	do {
-		if (ioctl(subject->machine.vcpus[0], KVM_PRE_FAULT_MEMORY, &range))
+		if (ioctl(subject->machine.vcpus[0], KVM_PRE_FAULT_MEMORY, &range) && errno != EAGAIN)
 			return -errno;
 	} while (range.size);
 	return 0;
