@@ -779,6 +779,7 @@ static void no_more_mappings_is_no_end(void **state)
 	int result = mapper.map(mapper.opaque, size - 3 * PAGE, &small);
 	int hole_lost = mapper.lose(mapper.opaque, size - 3 * PAGE, PAGE);
 	uint8_t sink = base[size - 3 * PAGE];
+	mapper.unmap(mapper.opaque, size - 3 * PAGE, PAGE);
 	int lost = mapper.lose(mapper.opaque, 0, size / 2);
 	uint8_t middle = base[0];
 
@@ -788,8 +789,9 @@ static void no_more_mappings_is_no_end(void **state)
 
 	munmap(filler, filler_size);
 	assert_int_equal(result, -ENOMEM);
-	assert_int_equal(hole_lost, -ENOMEM);
-	assert_int_equal(sink, 2);
+	/* With those that the window keeps for this. */
+	assert_int_equal(hole_lost, 0);
+	assert_int_equal(sink, 0);
 	assert_int_equal(lost, 0);
 	assert_int_equal(middle, 0);
 	assert_int_equal(first, 0);
