@@ -5,7 +5,7 @@
 # name another QEMU, its data, display and device. Counts results in number and failed.
 
 work=$(mktemp -d)
-emulator= ticker=
+emulator='' ticker=''
 trap 'kill $emulator $ticker 2>/dev/null || true; rm -rf "$work"' EXIT
 image=$cache/images/guest-$release.cpio
 # The test driver's switch: 1 makes every access to every buffer fail.
