@@ -11,7 +11,7 @@ build_selftests() {
 	in_root bash -euo pipefail -c '
 		cd /cache/build/selftests
 		for patch in "$@"; do
-			git apply --unsafe-paths --include="tools/testing/selftests/kvm/*" "$patch"
+			git apply --unsafe-paths --include="tools/testing/selftests/kvm/*" --include="include/uapi/*" "$patch"
 		done
 		make -s headers
 		make -s -j "$(nproc)" -C tools/testing/selftests/kvm EXTRA_CFLAGS="-Wno-error -w"
