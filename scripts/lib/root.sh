@@ -77,9 +77,13 @@ root_is_ready() {
 	[ "$(cat "$root.identity" 2>/dev/null)" = "$(root_identity)" ]
 }
 
-# Debian 12's kernel is 6.1.
+# Whether one of `kernels` is Debian 12's.
 bookworm_is_needed() {
-	[[ " ${kernels[*]} " == *" 6.1 "* ]]
+	local kernel
+	for kernel in "${kernels[@]}"; do
+		[ "$(kernel_fact "$kernel" root)" != bookworm ] || return 0
+	done
+	return 1
 }
 
 roots_are_ready() {

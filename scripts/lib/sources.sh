@@ -2,14 +2,26 @@
 # shellcheck shell=bash
 # Sources and images, as Debian packages. Needs common.sh and root.sh.
 #
-# A series is a folder kernel-patches/VERSION or qemu-patches/VERSION. Its
-# `base` file says what it applies to, one `key value` a line:
-#   upstream  the oldest upstream tag
-#   debian    the Debian version that was last verified; a newer one is tried
+# A series is a folder kernel-patches/VERSION or qemu-patches/VERSION, whose file `base`
+# says what it applies to; kernel-patches/README.md has the keys of a kernel's.
 
-# series_base SERIES KEY
-series_base() {
-	awk -v key="$2" '$1 == key { print $2 }' "$checkout/$1/base"
+# kernel_fact KERNEL KEY: what comes after the key in the kernel's `base`, or nothing.
+kernel_fact() {
+	sed -n "s/^$2 \+//p" "$checkout/kernel-patches/$1/base"
+}
+
+# kernel_has KERNEL WORD: whether it is one of those after `has`.
+kernel_has() {
+	[[ " $(kernel_fact "$1" has) " == *" $2 "* ]]
+}
+
+# kernels_where KEY WORD: those that have WORD after KEY, in the order of versions.
+kernels_where() {
+	local base
+	for base in "$checkout"/kernel-patches/*/base; do
+		base=${base%/base}
+		[[ " $(kernel_fact "${base##*/}" "$1") " != *" $2 "* ]] || printf '%s\n' "${base##*/}"
+	done | sort -V
 }
 
 # One apt update a day is enough, and none is needed for what is cached.
@@ -20,9 +32,11 @@ update_root() {
 	touch "$stamp"
 }
 
-# The kernels that have a series: Debian 13's own, Debian 12's, and of Debian 13's
-# backports.
-kernels=(6.12 6.1 7.3)
+# The kernels that have a series, and first the one that guests run, and hosts that are
+# not told which.
+main_kernel=$(kernels_where role main)
+mapfile -t kernels < <(printf '%s\n' "$main_kernel"; cd "$checkout/kernel-patches" && printf '%s\n' */base |
+	sed 's|/base||' | grep -vxF "$main_kernel" | sort -V)
 
 # resolve_kernel KERNEL: the release (6.12.117+deb13-amd64) and version (6.12.117-1)
 # of Debian's newest build of it; both are written to $cache/kernel-… once, so that
@@ -31,7 +45,7 @@ kernels=(6.12 6.1 7.3)
 resolve_kernel() {
 	local file=$cache/kernel-$1 headers
 	kernel_root=$cache/root
-	[ "$1" != 6.1 ] || kernel_root=$root_bookworm
+	[ "$(kernel_fact "$1" root)" != bookworm ] || kernel_root=$root_bookworm
 	if [ ! -s "$file" ]; then
 		root=$kernel_root update_root
 		headers=$(in_kernel_root apt-cache pkgnames "linux-headers-$1." | grep -E '[0-9]-amd64$' | sort -V | tail -n 1)
