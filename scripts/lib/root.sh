@@ -56,7 +56,8 @@ in_root() {
 		mount -t tmpfs tmpfs "$root/tmp"
 		exec /usr/sbin/chroot "$root" /usr/bin/env -i HOME=/root TERM="${TERM:-dumb}" LANG=C.UTF-8 \
 			PATH=/usr/lib/ccache:/usr/sbin:/usr/bin:/sbin:/bin CCACHE_DIR=/cache/ccache \
-			${http_proxy:+http_proxy="$http_proxy"} ${NO_COLOR:+NO_COLOR=1} "$@"
+			${http_proxy:+http_proxy="$http_proxy"} ${NO_COLOR:+NO_COLOR=1} \
+			${HOSTBLOB_TESTS:+HOSTBLOB_TESTS="$HOSTBLOB_TESTS"} "$@"
 	' in_root "$root" "$cache" "$checkout" "$@"
 }
 

@@ -2,7 +2,10 @@
 # shellcheck shell=bash
 # A Linux guest in QEMU on a KVM host, with the device. Needs cache, release and output:
 # the cache's folder, the guest kernel's release and a folder for logs. The caller may
-# name another QEMU, its data, display and device. Counts results in number and failed.
+# name another QEMU, its data, display and device. Has tests/lib/ktap.sh.
+
+# shellcheck source=tests/lib/ktap.sh
+. "${BASH_SOURCE[0]%/*}/../lib/ktap.sh"
 
 work=$(mktemp -d)
 emulator='' ticker=''
@@ -12,7 +15,6 @@ image=$cache/images/guest-$release.cpio
 failing=/sys/module/hostblob_ttm/parameters/fail
 traced= # events of QEMU's that go to $output/trace
 parameters= # more of the guest kernel's
-number=0 failed=0
 node=
 for candidate in /dev/dri/renderD128 /dev/dri/card0; do
 	[ -n "$node" ] || [ ! -e "$candidate" ] || node=$candidate
@@ -134,15 +136,7 @@ dma() {
 }
 '
 
-# result STATUS NAME [DETAIL]
-result() {
-	number=$((number + 1))
-	[ -z "${3:-}" ] || printf '# %s\n' "$3"
-	if [ "$1" = 0 ]; then
-		printf 'ok %d %s\n' "$number" "$2"
-	else
-		printf 'not ok %d %s\n' "$number" "$2"
-		failed=1
-		tail -n 12 "$output/serial" "$output/qemu" | sed 's/^/# /'
-	fi
+# What the guest and QEMU said last.
+ktap_on_failure() {
+	tail -n 12 "$output/serial" "$output/qemu" | sed 's/^/# /'
 }
