@@ -552,7 +552,7 @@ HOSTBLOB_API void hostblob_device_limits(const struct hostblob_device *device,
 
 /* --- Cross-domain: images as a ChromeOS guest allocates them ----------------- */
 
-/** The capset's id; the virtio headers of Linux 6.12 don't have it. */
+/** The capset's id; older virtio headers don't have it. */
 #define HOSTBLOB_CAPSET_CROSS_DOMAIN 5
 
 /** The most bytes of commands that are taken at a time. */

@@ -2,19 +2,19 @@
 # shellcheck shell=bash
 # An emulated host with VMX and EPT: QEMU's emulation has none, Bochs's has. It
 # shares no folders, so the initrd has all that a run needs, and what a run leaves
-# in /run/host-vm comes back as an archive through a serial port. Needs common.sh
-# and root.sh.
+# in /run/host-vm comes back as an archive through a serial port. Needs common.sh,
+# root.sh and sources.sh, and `kernel` to be set.
 
 # write_bochsrc FOLDER: serial ports are the kernel's console, the command's output
 # and the archive. Time is counted in instructions, and idle time passes at once.
 write_bochsrc() {
-	# It has posted interrupts; Linux 6.1 says nothing when it boots on it.
-	local model=tigerlake
-	[ "$host_kernel" != 6.1 ] || model=corei7_haswell_4770
+	# The usual one has posted interrupts; some kernels say nothing when they boot on it.
+	local model
+	model=$(kernel_fact "$kernel" bochs-cpu)
 	cat <<-END
 		display_library: term
 		memory: guest=$memory, host=$memory
-		cpu: model=$model, count=1, ips=50000000, reset_on_triple_fault=0, ignore_bad_msrs=1
+		cpu: model=${model:-tigerlake}, count=1, ips=50000000, reset_on_triple_fault=0, ignore_bad_msrs=1
 		pci: enabled=1, chipset=i440fx, slot1=pcivga
 		vga: extension=vbe
 		romimage: file=/usr/share/bochs/BIOS-bochs-latest

@@ -6,8 +6,8 @@
 
 build_debug_kernel() {
 	local folder=$cache/build/linux-debug patches patch
-	mapfile -t patches < <(series_patches kernel-patches/6.12 | sed 's|^|/hostblob/|')
-	resolve_kernel 6.12
+	resolve_kernel "$main_kernel"
+	mapfile -t patches < <(series_patches "kernel-patches/$kernel" | sed 's|^|/hostblob/|')
 	unpack_linux "$folder"
 	in_root bash -euo pipefail -c '
 		cd /cache/build/linux-debug

@@ -97,7 +97,7 @@ pack() {
 }
 
 # pack_user_space EXCHANGE OUTPUT: what a host without shared folders has instead: bash,
-# the tests and their programs, and what host-vm left in EXCHANGE.
+# the tests, their programs and facts of kernels, and what host-vm left in EXCHANGE.
 pack_user_space() {
 	local exchange=$1 output=$2 root program
 	root=$(mktemp -d)
@@ -108,6 +108,7 @@ pack_user_space() {
 		[ ! -f "$program" ] || add_program "$root" "$program"
 	done
 	cp -r /hostblob/tests "$root/hostblob/"
+	(cd /hostblob && cp --parents kernel-patches/*/base "$root/hostblob/")
 	mkdir "$root/run"
 	cp -r "$exchange" "$root/run/host-vm"
 	pack "$root" "$output"

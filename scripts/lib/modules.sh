@@ -82,16 +82,13 @@ at_least() {
 # On arm64 KVM used to take the size of a PFNMAP block from the mapping's address, not
 # from the host's page table, until "KVM: arm64: Use stage-1 leaf size for VM_PFNMAP"
 # (71cc2c67fb8f). With a TTM that maps scattered memory at such addresses, a guest
-# there would see what lies next to its buffer. 6.1.192 is the oldest 6.1 in which
-# we have seen that fix.
+# there would see what lies next to its buffer. The base file has the oldest version in
+# which we have seen that fix.
 refuse_unsafe_arm64() {
-	local version=${kernel_version%%-*} since=7.3
+	local version=${kernel_version%%-*} since
 	[[ $kernel_release == *-arm64 ]] || return 0
-	case $version in
-	6.1.*) since=6.1.192 ;;
-	6.12.*) since=6.12.113 ;;
-	7.2.*) since=7.2.10 ;;
-	esac
+	since=$(kernel_fact "$kernel" arm64)
+	[ -n "$since" ] || die "no series says whether Linux $version is safe on arm64" "use one of ${kernels[*]}"
 	at_least "$version" "$since" ||
 		die "on arm64, KVM of Linux $version may show a guest the memory next to its buffer" "use Linux $since or newer"
 }

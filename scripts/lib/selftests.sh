@@ -5,8 +5,8 @@
 
 build_selftests() {
 	local folder=$cache/build/selftests patches
-	resolve_kernel 6.12
-	mapfile -t patches < <(series_patches kernel-patches/6.12 | sed 's|^|/hostblob/|')
+	resolve_kernel "$main_kernel"
+	mapfile -t patches < <(series_patches "kernel-patches/$kernel" | sed 's|^|/hostblob/|')
 	unpack_linux "$folder"
 	in_root bash -euo pipefail -c '
 		cd /cache/build/selftests

@@ -7,7 +7,7 @@
 
 # kernel_fact KERNEL KEY: what comes after the key in the kernel's `base`, or nothing.
 kernel_fact() {
-	sed -n "s/^$2 \+//p" "$checkout/kernel-patches/$1/base"
+	[ ! -f "$checkout/kernel-patches/$1/base" ] || sed -n "s/^$2 \+//p" "$checkout/kernel-patches/$1/base"
 }
 
 # kernel_has KERNEL WORD: whether it is one of those after `has`.
@@ -38,7 +38,7 @@ main_kernel=$(kernels_where role main)
 mapfile -t kernels < <(printf '%s\n' "$main_kernel"; cd "$checkout/kernel-patches" && printf '%s\n' */base |
 	sed 's|/base||' | grep -vxF "$main_kernel" | sort -V)
 
-# resolve_kernel KERNEL: the release (6.12.117+deb13-amd64) and version (6.12.117-1)
+# resolve_kernel KERNEL: its release, as uname -r says it, and the Debian version
 # of Debian's newest build of it; both are written to $cache/kernel-… once, so that
 # a series of builds does not change kernels half way. `scripts/build --update`
 # looks again. Sets `kernel_root` as well, for in_kernel_root.

@@ -5,9 +5,9 @@
 #   before-WORDS  the patches before the one that has these words in its file's name
 #   NAME          the whole series and tests/fixes/NAME.patch
 
-# variants_of KERNEL: those that tests/fixes/table names.
+# variants_of KERNEL: those that its `fixes` names.
 variants_of() {
-	awk -v kernel="$1" '$1 == kernel { print $2 }' "$checkout/tests/fixes/table" | sort -u
+	sed -n '/^#/!s/ .*//p' "$checkout/kernel-patches/$1/fixes" | sort -u
 }
 
 # Of the resolved kernel, in one git tree, so that little is compiled anew.

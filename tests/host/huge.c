@@ -77,7 +77,7 @@ static bool start(struct subject *subject, const char *kind, uint64_t pages)
 		fprintf(stderr, "the test driver gives no buffer that is %s\n", kind);
 		return false;
 	}
-	/* The dma-bufs of some can't be mapped on 6.1. */
+	/* Older kernels can't map the dma-bufs of some. */
 	enum buffer_path path = test_driver ? BUFFER_DMA_BUF : BUFFER_DRM_FD;
 	uint8_t *odd = area_reserve(size + PAGE_BYTES);
 

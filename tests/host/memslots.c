@@ -573,7 +573,7 @@ static const struct {
 	const char *name;
 	const char *(*check)(struct subject *subject);
 	bool faults; /* of the test driver have to go wrong */
-	bool pre_faults; /* by KVM_PRE_FAULT_MEMORY, which is younger than 6.1 */
+	bool pre_faults; /* by KVM_PRE_FAULT_MEMORY, which older kernels lack */
 } checks[] = {
 	{ "dirty-log", dirty_log, false, false },
 	{ "read-only", read_only_slot, false, false },

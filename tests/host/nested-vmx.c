@@ -74,7 +74,7 @@ static int make_buffer(bool write_combined, int *node, struct buffer *buffer)
 
 	if (result)
 		return result;
-	/* Linux 6.1 can't map the dma-bufs of some drivers. */
+	/* Older kernels can't map the dma-bufs of some drivers. */
 	result = buffer_create(*node, driver, BUFFER_DMA_BUF, PAGES * PAGE_BYTES, buffer);
 	return result ? buffer_create(*node, driver, BUFFER_DRM_FD, PAGES * PAGE_BYTES, buffer) : result;
 }

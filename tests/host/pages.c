@@ -23,7 +23,7 @@
 #define TRACEFS "/sys/kernel/tracing"
 #define PAGE_BYTES 4096
 
-/* struct page on x86-64, Linux 6.1 to 7.3; include/linux/mm_types.h. */
+/* struct page on x86-64, of every kernel that has a series; include/linux/mm_types.h. */
 #define STRUCT_PAGE_BYTES 64
 #define STRUCT_PAGE_REFCOUNT 0x34
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What TTM and DRM call by other names on the kernels that the test driver is
- * built for: 6.1, 6.12 and 7.3.
+ * What TTM and DRM call by other names on some of the kernels that the test
+ * driver is built for.
  */
 #ifndef COMPAT_H
 #define COMPAT_H

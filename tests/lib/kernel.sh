@@ -3,7 +3,7 @@
 # What the kernel of this host has, for tests that run on it. The facts are those of
 # kernel-patches/VERSION/base, of the newest series that is not newer than the kernel.
 
-# version_number VERSION: of "6.12.118+deb13-amd64" or "6.12", to compare.
+# version_number VERSION: of a release or of a folder of kernel-patches, to compare.
 version_number() {
 	[[ $1 =~ ^([0-9]+)\.([0-9]+) ]] && printf '%d\n' $((BASH_REMATCH[1] * 1000 + BASH_REMATCH[2]))
 }
