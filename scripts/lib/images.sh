@@ -82,13 +82,15 @@ make_host_image() {
 	finish_image "$tree" "$release" "$root" "$output"
 }
 
-# make_guest_image TREE RELEASE GUESTBLOB OUTPUT [MODULE]...: the initrd of a small
-# guest, with these modules in the place of Debian's.
+# make_guest_image TREE RELEASE OUTPUT [MODULE]...: the initrd of a small guest, with
+# these modules in the place of Debian's.
 make_guest_image() {
-	local tree=$1 release=$2 guestblob=$3 output=$4 root
-	shift 4
+	local tree=$1 release=$2 output=$3 root program
+	shift 3
 	begin_image "$release" guest-init
-	add_program "$root" "$guestblob" /bin
+	for program in prefix/bin/guestblob build/tools/tests/guest/{hole,hostile}; do
+		add_program "$root" "/cache/$program" /bin
+	done
 	add_modules "$tree" "$release" "$root" virtio_pci virtio_gpu
 	[ $# = 0 ] || cp "$@" "$root/lib/modules/$release/"
 	finish_image "$tree" "$release" "$root" "$output"
