@@ -55,7 +55,9 @@ static uint32_t any_word(struct caller *caller)
 		return ends[any(caller, 4)];
 	if (kind < 8)
 		return DRM_FORMAT_NV12;
-	return kind < 24 ? PAGE_BYTES * any(caller, 64) : any(caller, kind < 48 ? 16 : 256);
+	if (kind < 24)
+		return PAGE_BYTES * any(caller, 64);
+	return any(caller, kind < 48 ? 16 : 256);
 }
 
 static void open_context(struct caller *caller, struct context *context)

@@ -161,10 +161,12 @@ static bool check_sigbus(int node, bool retried)
 
 static bool check_gut(int node, bool retried)
 {
+	static const char *const results[] = {
+		[PAGE_REACHED] = "empty", [PAGE_WRONG_DATA] = "the old one", [PAGE_FAULT] = "failed",
+	};
 	enum page_result gutted = read_gutted(node);
 
-	printf("%-40s %s\n", "1 page, gone when read again",
-	       gutted == PAGE_REACHED ? "empty" : gutted == PAGE_WRONG_DATA ? "the old one" : "failed");
+	printf("%-40s %s\n", "1 page, gone when read again", results[gutted]);
 	return gutted == (retried ? PAGE_REACHED : PAGE_WRONG_DATA);
 }
 

@@ -182,8 +182,8 @@ static void free_buffer(struct storm *storm)
 		storm->error = show_guest(storm, 0, storm->buffer.fd);
 }
 
-/* The pages are gone, by @way; returns how many evictions that was. */
-static uint32_t evicted(enum way way, uint32_t answer)
+/* How many evictions it was, by what the driver has answered. */
+static uint32_t evictions_of(enum way way, uint32_t answer)
 {
 	if (way == LIMIT)
 		return answer;
@@ -193,7 +193,7 @@ static uint32_t evicted(enum way way, uint32_t answer)
 }
 
 /* Returns how many evictions it was. */
-static uint32_t go_one_way(struct storm *storm, enum way way, uint32_t *asked)
+static uint32_t take_pages_by(struct storm *storm, enum way way, uint32_t *asked)
 {
 	uint32_t answer = 0, times;
 
@@ -208,7 +208,7 @@ static uint32_t go_one_way(struct storm *storm, enum way way, uint32_t *asked)
 		return 0;
 	}
 	wait_for_guest(storm);
-	times = evicted(way, answer);
+	times = evictions_of(way, answer);
 	storm->happened[way] += times;
 	return times;
 }
@@ -223,7 +223,7 @@ static void take_pages_away(struct storm *storm)
 		stranger_create(storm, &stranger);
 		for (enum way way = 0; way < WAYS && !storm->error; way++) {
 			if (storm->with[way])
-				done += go_one_way(storm, way, &asked[way]);
+				done += take_pages_by(storm, way, &asked[way]);
 		}
 		stranger_destroy(storm, &stranger);
 	}
