@@ -8,6 +8,7 @@
 #include "blob.h"
 
 #include <drm/virtgpu_drm.h>
+#include <err.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -56,7 +57,7 @@ static int make_context(int node)
 	if (!needs_venus(node) || !drmIoctl(node, DRM_IOCTL_VIRTGPU_CONTEXT_INIT, &context))
 		return node;
 	error = errno;
-	fprintf(stderr, "guestblob: making a Venus context: %s\n", strerror(error));
+	warn("making a Venus context");
 	close(node);
 	return -error;
 }
@@ -75,8 +76,8 @@ int blob_open_node(const char *path, char *found, unsigned int found_size)
 		close(node);
 	}
 	if (!path) {
-		fputs("guestblob: no virtio-gpu here: load the module virtio_gpu, and give the virtual machine "
-		      "a device such as virtio-gpu-hostblob-pci\n", stderr);
+		warnx("no virtio-gpu here: load the module virtio_gpu, and give the virtual machine "
+		      "a device such as virtio-gpu-hostblob-pci");
 		return -ENODEV;
 	}
 	snprintf(found, found_size, "%s", path);
@@ -84,11 +85,11 @@ int blob_open_node(const char *path, char *found, unsigned int found_size)
 	if (node < 0) {
 		int error = errno;
 
-		fprintf(stderr, "guestblob: %s: %s\n", path, strerror(error));
+		warn("%s", path);
 		return -error;
 	}
 	if (!is_virtio_gpu(node)) {
-		fprintf(stderr, "guestblob: %s is no DRM node of the virtio_gpu driver\n", path);
+		warnx("%s is no DRM node of the virtio_gpu driver", path);
 		close(node);
 		return -ENODEV;
 	}
@@ -107,7 +108,7 @@ static int fail(struct blob *blob, const char *what, const char *hint)
 {
 	int error = errno;
 
-	fprintf(stderr, "guestblob: %s of %" PRIu64 " bytes: %s: %s\n", what, blob->size, strerror(error), hint);
+	warnx("%s of %" PRIu64 " bytes: %s: %s", what, blob->size, strerror(error), hint);
 	blob_destroy(blob);
 	return -error;
 }
@@ -117,8 +118,8 @@ static int check_offer(int node)
 	if (blob_parameter(node, VIRTGPU_PARAM_RESOURCE_BLOB) && blob_parameter(node, VIRTGPU_PARAM_3D_FEATURES) &&
 	    blob_parameter(node, VIRTGPU_PARAM_HOST_VISIBLE))
 		return 0;
-	fputs("guestblob: this virtio-gpu offers no host blobs: the virtual machine needs a device "
-	      "such as virtio-gpu-hostblob-pci\n", stderr);
+	warnx("this virtio-gpu offers no host blobs: the virtual machine needs a device "
+	      "such as virtio-gpu-hostblob-pci");
 	return -ENOTSUP;
 }
 

@@ -4,12 +4,12 @@
  * subcommand ends with 0, 1 (it went wrong, with a reason) or 2 (bad usage).
  */
 #include "blob.h"
-#include "hostile.h"
 #include "image.h"
 #include "picture.h"
 #include "screen.h"
 
 #include <drm/virtgpu_drm.h>
+#include <err.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -31,12 +31,12 @@ struct options {
 	uint64_t count;
 	uint64_t live;
 	uint32_t width, height;
-	bool screen, hold, hostile, reference, guest_handle, json;
+	bool screen, hold, reference, guest_handle, json;
 };
 
 /* By their number, for getopt_long() and for the set of those that were given. */
 enum option_id {
-	NODE, SIZE, COUNT, LIVE, WIDTH, HEIGHT, FORMAT, OUTPUT, SCREEN, HOLD, HOSTILE, REFERENCE,
+	NODE, SIZE, COUNT, LIVE, WIDTH, HEIGHT, FORMAT, OUTPUT, SCREEN, HOLD, REFERENCE,
 	NO_GUEST_HANDLE, JSON, OPTIONS,
 };
 
@@ -63,8 +63,7 @@ static void help(FILE *out)
 	      "  paint      draw a test picture into a blob\n"
 	      "  check      write and read every page of blobs\n"
 	      "  image      make an image that the host lays out, write and read it\n"
-	      "  stress     make and free blobs, one after another\n"
-	      "  hole       show that nothing of a blob is left in the window once it is freed\n\n"
+	      "  stress     make and free blobs, one after another\n\n"
 	      "Options:\n"
 	      "  --node PATH       DRM node (default: the first one of virtio_gpu)\n"
 	      "  --size BYTES      size of a blob, with K, M or G (check: 4M, stress: 64K)\n"
@@ -76,7 +75,6 @@ static void help(FILE *out)
 	      "  --hold            paint, check: keep the blob until standard input has a line or\n"
 	      "                    ends; check: and check it again\n"
 	      "  --live N          stress: beside N others that stay\n"
-	      "  --hostile         stress: with whatever values, and all over the window\n"
 	      "  --output FILE     paint: write the picture to FILE, as PPM\n"
 	      "  --reference       paint: draw into plain memory, with no device\n"
 	      "  --json            print JSON\n"
@@ -126,7 +124,6 @@ static const struct option names[OPTIONS + 1] = {
 	[OUTPUT] = { "output", required_argument, NULL, OUTPUT },
 	[SCREEN] = { "screen", no_argument, NULL, SCREEN },
 	[HOLD] = { "hold", no_argument, NULL, HOLD },
-	[HOSTILE] = { "hostile", no_argument, NULL, HOSTILE },
 	[REFERENCE] = { "reference", no_argument, NULL, REFERENCE },
 	[NO_GUEST_HANDLE] = { "no-guest-handle", no_argument, NULL, NO_GUEST_HANDLE },
 	[JSON] = { "json", no_argument, NULL, JSON },
@@ -145,7 +142,6 @@ static int set_option(struct options *options, int option)
 	case OUTPUT: options->output = optarg; return 0;
 	case SCREEN: options->screen = true; return 0;
 	case HOLD: options->hold = true; return 0;
-	case HOSTILE: options->hostile = true; return 0;
 	case REFERENCE: options->reference = true; return 0;
 	case NO_GUEST_HANDLE: options->guest_handle = false; return 0;
 	default: options->json = true; return 0;
@@ -160,8 +156,8 @@ static int check_options(const struct command *command, unsigned int given)
 
 	for (unsigned int i = 0; i < OPTIONS; i++) {
 		if (given & ~takes & TAKES(i)) {
-			fprintf(stderr, "guestblob: %s%s%s takes no --%s\n", command->name, other ? " --" : "",
-				other ? names[__builtin_ctz(command->other_form)].name : "", names[i].name);
+			warnx("%s%s%s takes no --%s", command->name, other ? " --" : "",
+			      other ? names[__builtin_ctz(command->other_form)].name : "", names[i].name);
 			return -EINVAL;
 		}
 	}
@@ -176,23 +172,21 @@ static int parse(int argc, char **argv, const struct command *command, struct op
 	opterr = 0;
 	while ((option = getopt_long(argc, argv, ":", names, NULL)) != -1) {
 		if (option == ':' || option == '?') {
-			fprintf(stderr, option == ':' ? "guestblob: '%s' needs a value\n" : "guestblob: what is '%s'?\n",
-				argv[optind - 1]);
+			warnx(option == ':' ? "'%s' needs a value" : "what is '%s'?", argv[optind - 1]);
 			return -EINVAL;
 		}
 		if (set_option(options, option)) {
-			fprintf(stderr, "guestblob: --%s: '%s' is not a number that makes sense here\n",
-				names[option].name, optarg);
+			warnx("--%s: '%s' is not a number that makes sense here", names[option].name, optarg);
 			return -EINVAL;
 		}
 		given |= TAKES(option);
 	}
 	if (optind < argc) {
-		fprintf(stderr, "guestblob: what is '%s'?\n", argv[optind]);
+		warnx("what is '%s'?", argv[optind]);
 		return -EINVAL;
 	}
 	if (!options->width != !options->height) {
-		fputs("guestblob: --width and --height go together\n", stderr);
+		warnx("--width and --height go together");
 		return -EINVAL;
 	}
 	return check_options(command, given);
@@ -241,7 +235,7 @@ static int write_picture(const char *path, const uint8_t *pixels, uint32_t width
 	FILE *file = fopen(path, "wbe");
 
 	if (!file || picture_write(file, pixels, width, height, width * 4) || fclose(file)) {
-		fprintf(stderr, "guestblob: %s: %s\n", path, strerror(errno));
+		warn("%s", path);
 		return 1;
 	}
 	return 0;
@@ -253,7 +247,7 @@ static int paint_reference(const struct options *options, uint32_t width, uint32
 	int result;
 
 	if (!pixels) {
-		fputs("guestblob: out of memory\n", stderr);
+		warnx("out of memory");
 		return 1;
 	}
 	picture_draw(pixels, width, height, width * 4);
@@ -363,7 +357,7 @@ static int check(const struct options *options)
 		pages += size / page_size;
 		good += count_good_pages(&blob, i);
 		if (options->hold) {
-			fputs("guestblob: holding the blob\n", stderr);
+			warnx("holding the blob");
 			wait_for_line();
 			pages += size / page_size;
 			good += count_good_pages(&blob, i);
@@ -418,14 +412,14 @@ static int map_export(const struct blob *blob, uint8_t **data)
 	int fd, error;
 
 	if (drmPrimeHandleToFD(blob->node, blob->handle, DRM_CLOEXEC | DRM_RDWR, &fd)) {
-		fprintf(stderr, "guestblob: exporting an image: %s\n", strerror(errno));
+		warn("exporting an image");
 		return -1;
 	}
 	*data = mmap(NULL, blob->size, PROT_READ, MAP_SHARED, fd, 0);
 	error = errno;
 	close(fd);
 	if (*data == MAP_FAILED)
-		fprintf(stderr, "guestblob: mapping an exported image: %s\n", strerror(error));
+		warnx("mapping an exported image: %s", strerror(error));
 	return *data == MAP_FAILED ? -1 : 0;
 }
 
@@ -461,42 +455,6 @@ static int image(const struct options *options)
 	blob_destroy(&blob);
 	close(node);
 	return wrong ? 1 : 0;
-}
-
-/* All of the window, which needs root and a kernel that allows it. */
-static int map_window(int node, struct hostile_window *window)
-{
-	char path[256];
-	int bar;
-
-	window->size = blob_window(node, path, sizeof(path));
-	if (!window->size) {
-		fputs("guestblob: sysfs does not tell where the window is\n", stderr);
-		return 1;
-	}
-	bar = open(path, O_RDWR | O_CLOEXEC);
-	window->words = bar < 0 ? MAP_FAILED :
-				  mmap(NULL, window->size, PROT_READ | PROT_WRITE, MAP_SHARED, bar, 0);
-	if (window->words == MAP_FAILED) {
-		fprintf(stderr, "guestblob: cannot map the window (%s): needs root and, with "
-			"CONFIG_IO_STRICT_DEVMEM, iomem=relaxed on the kernel's command line\n", strerror(errno));
-		return 1;
-	}
-	return 0;
-}
-
-static int stress_hostile(const struct options *options)
-{
-	uint64_t count = options->count ? options->count : 1000;
-	struct hostile_window window;
-	char path[256];
-	int node = blob_open_node(options->node, path, sizeof(path));
-
-	if (node < 0 || map_window(node, &window) || hostile_run(path, count, &window))
-		return 1;
-	close(node);
-	printf(options->json ? "{\"calls\":%" PRIu64 "}\n" : "%" PRIu64 " calls of two processes each survived\n", count);
-	return 0;
 }
 
 static void show_progress(uint64_t done, uint64_t all)
@@ -540,14 +498,12 @@ static int stress(const struct options *options)
 	char path[256];
 	int node, result = 0;
 
-	if (options->hostile)
-		return stress_hostile(options);
 	live = calloc(options->live + 1, sizeof(*live));
 	/* Of the last ones, if there are more. */
 	samples = count < MAX_SAMPLES ? count : MAX_SAMPLES;
 	times = calloc(samples, sizeof(*times));
 	if (!live || !times) {
-		fputs("guestblob: out of memory\n", stderr);
+		warnx("out of memory");
 		free(live);
 		free(times);
 		return 1;
@@ -583,59 +539,6 @@ static int stress(const struct options *options)
 	return result ? 1 : 0;
 }
 
-/* How many pages of the window begin with @secret. */
-static uint64_t find_secret(const volatile uint64_t *window, uint64_t bytes, uint64_t secret)
-{
-	uint64_t found = 0;
-
-	for (uint64_t byte = 0; byte < bytes; byte += page_size)
-		found += window[byte / 8] == secret;
-	return found;
-}
-
-static int hole(const struct options *options)
-{
-	uint64_t secret = 0x5ec7e7b10b5ec7e7u, pages = 256, seen, left = 0, wrong = 0;
-	struct hostile_window whole;
-	volatile uint64_t *window;
-	struct blob blob, next;
-	char path[256];
-	int node = blob_open_node(options->node, path, sizeof(path));
-	uint64_t size;
-
-	if (node < 0 || map_window(node, &whole))
-		return 1;
-	window = whole.words;
-	size = whole.size;
-	if (blob_create(node, pages * page_size, &blob))
-		return 1;
-	for (uint64_t page = 0; page < pages; page++)
-		memcpy(blob.data + page * page_size, &secret, sizeof(secret));
-	seen = find_secret(window, size, secret);
-	blob_destroy(&blob);
-	/*
-	 * The kernel has a worker free the blob once the device has answered to other
-	 * commands. Waiting for a command of our own gives it the time that it needs.
-	 */
-	for (int round = 0; round < 1000 && (left = find_secret(window, size, secret)); round++) {
-		if (blob_create(node, page_size, &next))
-			return 1;
-		blob_destroy(&next);
-	}
-	/* The window is one hole, but for a page at most, and must do no harm. */
-	for (uint64_t byte = 0; byte < size; byte += page_size) {
-		window[byte / 8] = byte;
-		wrong += window[byte / 8] != byte;
-	}
-	printf(options->json ? "{\"window\":%" PRIu64 ",\"seen\":%" PRIu64 ",\"left\":%" PRIu64
-			       ",\"wrong\":%" PRIu64 "}\n" :
-			       "window of %" PRIu64 " bytes: %" PRIu64 " pages of the blob seen, %" PRIu64
-			       " left after it was freed, %" PRIu64 " holes that do not take a write\n",
-	       size, seen, left, wrong);
-	close(node);
-	return seen == pages && !left && !wrong ? 0 : 1;
-}
-
 int main(int argc, char **argv)
 {
 	static const struct command commands[] = {
@@ -646,9 +549,7 @@ int main(int argc, char **argv)
 		{ "check", check, TAKES(NODE) | TAKES(SIZE) | TAKES(COUNT) | TAKES(HOLD) | TAKES(JSON), 0, 0 },
 		{ "image", image,
 		  TAKES(NODE) | TAKES(FORMAT) | TAKES(WIDTH) | TAKES(HEIGHT) | TAKES(NO_GUEST_HANDLE) | TAKES(JSON), 0, 0 },
-		{ "stress", stress, TAKES(NODE) | TAKES(SIZE) | TAKES(COUNT) | TAKES(LIVE) | TAKES(JSON),
-		  TAKES(HOSTILE), TAKES(NODE) | TAKES(COUNT) | TAKES(JSON) },
-		{ "hole", hole, TAKES(NODE) | TAKES(JSON), 0, 0 },
+		{ "stress", stress, TAKES(NODE) | TAKES(SIZE) | TAKES(COUNT) | TAKES(LIVE) | TAKES(JSON), 0, 0 },
 	};
 	struct options options = { .guest_handle = true };
 
@@ -667,13 +568,13 @@ int main(int argc, char **argv)
 		if (strcmp(argv[1], commands[i].name))
 			continue;
 		if (parse(argc - 1, argv + 1, &commands[i], &options)) {
-			fputs("guestblob: see guestblob --help\n", stderr);
+			warnx("see guestblob --help");
 			return 2;
 		}
 		return commands[i].run(&options);
 	}
 	if (argc > 1)
-		fprintf(stderr, "guestblob: there is no command '%s'\n", argv[1]);
+		warnx("there is no command '%s'", argv[1]);
 	help(stderr);
 	return 2;
 }

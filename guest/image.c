@@ -7,6 +7,7 @@
 #include "image.h"
 
 #include <drm/virtgpu_drm.h>
+#include <err.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -77,7 +78,7 @@ static int fail(const char *what)
 {
 	int error = errno;
 
-	fprintf(stderr, "guestblob: %s: %s\n", what, strerror(error));
+	warn("%s", what);
 	return -error;
 }
 
@@ -103,7 +104,7 @@ static int begin(int node)
 		return fail("this virtio-gpu lays out no images, which takes a device such as "
 			    "virtio-gpu-hostblob-pci (capset cross-domain)");
 	if (!capset[3]) {
-		fputs("guestblob: this virtio-gpu's images are not for user space to map\n", stderr);
+		warnx("this virtio-gpu's images are not for user space to map");
 		return -ENOTSUP;
 	}
 	return drmIoctl(node, DRM_IOCTL_VIRTGPU_CONTEXT_INIT, &context) ? fail("making a context for images") : 0;
@@ -190,12 +191,12 @@ static int ask(const struct ring *ring, const struct format *format, uint32_t wi
 		return result;
 	memcpy(&answer, ring->data, sizeof(answer));
 	if (!answer.size) {
-		fprintf(stderr, "guestblob: the host has no images of %ux%u in %s\n", width, height, format->name);
+		warnx("the host has no images of %ux%u in %s", width, height, format->name);
 		return -ENOTSUP;
 	}
 	describe(format, width, height, &answer, image);
 	if (!is_plausible(image)) {
-		fputs("guestblob: the image as the host lays it out has no room for its pixels\n", stderr);
+		warnx("the image as the host lays it out has no room for its pixels");
 		return -EPROTO;
 	}
 	return 0;
@@ -212,7 +213,7 @@ int image_query(int node, const char *name, uint32_t width, uint32_t height, str
 			format = &formats[i];
 	}
 	if (!format) {
-		fprintf(stderr, "guestblob: unknown format %s: %s\n", name, image_formats());
+		warnx("unknown format %s: %s", name, image_formats());
 		return -EINVAL;
 	}
 	result = begin(node);

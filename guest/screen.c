@@ -3,15 +3,14 @@
 #include "screen.h"
 
 #include <drm_fourcc.h>
+#include <err.h>
 #include <errno.h>
-#include <stdio.h>
-#include <string.h>
 
 static int failed(const char *what)
 {
 	int error = errno;
 
-	fprintf(stderr, "guestblob: %s: %s\n", what, strerror(error));
+	warn("%s", what);
 	return -error;
 }
 
@@ -65,10 +64,9 @@ int screen_find(int node, uint32_t width, uint32_t height, struct screen *screen
 	}
 	drmModeFreeResources(resources);
 	if (result == -ENOENT && width)
-		fprintf(stderr, "guestblob: the screen has no mode of %ux%u: without --width and --height "
-			"its own is taken\n", width, height);
+		warnx("the screen has no mode of %ux%u: without --width and --height its own is taken", width, height);
 	else if (result)
-		fputs("guestblob: no screen is connected that has a mode\n", stderr);
+		warnx("no screen is connected that has a mode");
 	return result;
 }
 

@@ -46,7 +46,7 @@ static void keep_private(void *address, uint64_t size)
 	madvise(address, size, MADV_DONTDUMP);
 }
 
-static int lay(struct hostblob_window *window, uint64_t offset, uint64_t size, uint64_t sink_offset)
+static int map_sink(struct hostblob_window *window, uint64_t offset, uint64_t size, uint64_t sink_offset)
 {
 	void *address = mmap(window->base + offset, size, PROT_READ | PROT_WRITE,
 			     MAP_SHARED | MAP_FIXED, window->sink, (off_t)sink_offset);
@@ -68,7 +68,7 @@ static int lay_sink(struct hostblob_window *window, uint64_t offset, uint64_t si
 	while (size) {
 		uint64_t place = offset % window->sink_size;
 		uint64_t length = window->sink_size - place < size ? window->sink_size - place : size;
-		int result = lay(window, offset, length, place);
+		int result = map_sink(window, offset, length, place);
 
 		if (result)
 			return result;
@@ -130,7 +130,7 @@ static void restore_sink(struct hostblob_window *window, uint64_t offset, uint64
 	if (!lay_sink(window, offset, size))
 		return;
 	release_spare(window);
-	if (lay(window, offset, size, offset))
+	if (map_sink(window, offset, size, offset))
 		report_gap(window);
 }
 

@@ -54,39 +54,46 @@ add_test_driver() {
 	rm -rf "$build"
 }
 
+# begin_image RELEASE INIT: sets `root`, the folder of a new initrd with busybox and with
+# INIT as process 1.
+begin_image() {
+	root=$(mktemp -d)
+	mkdir -p "$root"/{bin,dev,proc,sys} "$root/lib/modules/$1"
+	cp /usr/bin/busybox "$root/bin/"
+	ln -s busybox "$root/bin/sh"
+	install -m755 "/hostblob/scripts/lib/$2" "$root/init"
+}
+
+# finish_image TREE RELEASE ROOT OUTPUT: index its modules and pack it.
+finish_image() {
+	cp "$1/lib/modules/$2"/modules.{order,builtin,builtin.modinfo} "$3/lib/modules/$2/"
+	depmod -b "$3" "$2"
+	pack "$3" "$4"
+}
+
 # make_host_image TREE RELEASE HEADERS OUTPUT DRIVER...: the initrd of an emulated
 # host, with the test driver.
 make_host_image() {
 	local tree=$1 release=$2 headers=$3 output=$4 root
 	shift 4
-	root=$(mktemp -d)
-	mkdir -p "$root/bin" "$root/dev" "$root/proc" "$root/sys" "$root/lib/modules/$release"
-	cp /usr/bin/busybox "$root/bin/"
-	ln -s busybox "$root/bin/sh"
-	install -m755 /hostblob/scripts/lib/host-init "$root/init"
+	begin_image "$release" host-init
 	add_modules "$tree" "$release" "$root" virtio_pci 9pnet_virtio 9p kvm_amd kvm_intel drm_ttm_helper "$@"
 	add_test_driver "$headers" "$root/lib/modules/$release"
-	cp "$tree/lib/modules/$release"/modules.{order,builtin,builtin.modinfo} "$root/lib/modules/$release/"
-	depmod -b "$root" "$release"
-	pack "$root" "$output"
+	finish_image "$tree" "$release" "$root" "$output"
 }
 
-# make_guest_image TREE RELEASE GUESTBLOB OUTPUT [MODULE]...: the initrd of a small
-# guest, with these modules in the place of Debian's.
+# make_guest_image TREE RELEASE OUTPUT [MODULE]...: the initrd of a small guest, with
+# these modules in the place of Debian's.
 make_guest_image() {
-	local tree=$1 release=$2 guestblob=$3 output=$4 root
-	shift 4
-	root=$(mktemp -d)
-	mkdir -p "$root/bin" "$root/dev" "$root/proc" "$root/sys" "$root/lib/modules/$release"
-	cp /usr/bin/busybox "$root/bin/"
-	ln -s busybox "$root/bin/sh"
-	install -m755 /hostblob/guest/init "$root/init"
-	add_program "$root" "$guestblob" /bin
+	local tree=$1 release=$2 output=$3 root program
+	shift 3
+	begin_image "$release" guest-init
+	for program in prefix/bin/guestblob build/tools/tests/guest/{hole,hostile}; do
+		add_program "$root" "/cache/$program" /bin
+	done
 	add_modules "$tree" "$release" "$root" virtio_pci virtio_gpu
 	[ $# = 0 ] || cp "$@" "$root/lib/modules/$release/"
-	cp "$tree/lib/modules/$release"/modules.{order,builtin,builtin.modinfo} "$root/lib/modules/$release/"
-	depmod -b "$root" "$release"
-	pack "$root" "$output"
+	finish_image "$tree" "$release" "$root" "$output"
 }
 
 # pack FOLDER OUTPUT: a cpio that the kernel can join with others.

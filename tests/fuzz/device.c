@@ -70,7 +70,7 @@ static struct {
 	int window[PAGES]; /* the fd that a page shows, LOST, or 0 */
 	int failure;	   /* what the next call of the allocator or the mapper ends with */
 	int last_fd;
-	bool in_two; /* the allocator is called for what is a creation in the model */
+	bool in_creation; /* the allocator is called for what is a creation in the model */
 	uint32_t writer; /* the context whose command runs */
 	uint32_t answer[16];
 	unsigned int answers;
@@ -88,7 +88,7 @@ static int take_failure(void)
 
 static int allocate(struct hostblob_allocator *allocator, uint64_t size, struct hostblob_buffer *buffer)
 {
-	uint64_t used = model.in_two ? 0 : size / PAGE;
+	uint64_t used = model.in_creation ? 0 : size / PAGE;
 	int failure = take_failure();
 
 	(void)allocator;
@@ -374,9 +374,9 @@ static void allocate_blob(struct creation *creation)
 	if (creation->allocated)
 		return;
 	creation->result = model.failure;
-	model.in_two = true;
+	model.in_creation = true;
 	hostblob_creation_allocate(creation->creation);
-	model.in_two = false;
+	model.in_creation = false;
 	creation->allocated = true;
 	creation->blob.fd = model.last_fd;
 }
@@ -601,7 +601,11 @@ static void check_state(void)
 	for (uint64_t page = 0; page < PAGES; page++) {
 		const struct resource *blob = blob_at(page, 1);
 
-		CHECK(model.window[page] == (blob ? blob->lost ? LOST : blob->fd : 0));
+		int shown = blob ? blob->fd : 0;
+
+		if (blob && blob->lost)
+			shown = LOST;
+		CHECK(model.window[page] == shown);
 	}
 }
 

@@ -5,6 +5,7 @@
  */
 #include "buffer.h"
 #include "machine.h"
+#include "test.h"
 
 #include <hostblob_ttm.h>
 
@@ -21,12 +22,10 @@
 #include <unistd.h>
 #include <xf86drm.h>
 
-#define PAGE_BYTES 4096ul
 #define SLOT 1
 #define CYCLED_PAGES 16ul
 #define CYCLED_BYTES (CYCLED_PAGES * PAGE_BYTES)
 #define MAX_SAMPLES 1000
-#define SKIPPED 77
 
 static int node;
 static char driver[32];
@@ -52,15 +51,6 @@ static double percentile(double *times, unsigned int count, unsigned int percent
 {
 	qsort(times, count, sizeof(*times), compare);
 	return times[(count - 1) * percent / 100];
-}
-
-static bool ask(const struct buffer *buffer, struct hostblob_ttm_test *test)
-{
-	test->handle = buffer->handle;
-	if (!drmIoctl(node, DRM_IOCTL_HOSTBLOB_TTM_TEST, test))
-		return true;
-	perror("the test driver");
-	return false;
 }
 
 /* A buffer that is all that a guest has. */
@@ -99,11 +89,15 @@ static bool first_touch(void)
 		struct machine_figures before, after;
 		struct subject subject;
 
-		if (!show(&subject, bytes))
-			return false;
-		good = !machine_get_figures(&subject.machine, &before) && (!test_driver || ask(&subject.buffer, &none)) &&
+		if (!show(&subject, bytes)) {
+			good = false;
+			break;
+		}
+		good = !machine_get_figures(&subject.machine, &before) &&
+		       (!test_driver || test_driver_ask(node, &subject.buffer, &none)) &&
 		       !machine_write_pages(&subject.machine, sizes[i], 1, results) &&
-		       !machine_get_figures(&subject.machine, &after) && (!test_driver || ask(&subject.buffer, &faults));
+		       !machine_get_figures(&subject.machine, &after) &&
+		       (!test_driver || test_driver_ask(node, &subject.buffer, &faults));
 		for (uint64_t page = 0; good && page < sizes[i]; page++)
 			failed += results[page] != PAGE_REACHED;
 		good = good && !failed;
@@ -287,8 +281,10 @@ static bool revokes(void)
 		struct machine_figures before, after;
 		struct subject subject;
 
-		if (!show(&subject, bytes))
-			return false;
+		if (!show(&subject, bytes)) {
+			good = false;
+			break;
+		}
 		good = !machine_write_pages(&subject.machine, sizes[i], 1, results) &&
 		       !machine_get_figures(&subject.machine, &before);
 		for (unsigned int j = 0; good && j < 100; j++) {
@@ -298,11 +294,11 @@ static bool revokes(void)
 			/* It has to be there, which may take a request, and the guest's, to be evicted. */
 			do {
 				test = (struct hostblob_ttm_test){ .request = HOSTBLOB_TTM_EVICT };
-				good = ask(&subject.buffer, &test);
+				good = test_driver_ask(node, &subject.buffer, &test);
 			} while (good && test.count);
 			good = good && !machine_write_pages(&subject.machine, sizes[i], 1, results);
 			start = now();
-			good = good && ask(&subject.buffer, &test) && test.count == 1;
+			good = good && test_driver_ask(node, &subject.buffer, &test) && test.count == 1;
 			evicted = now();
 			good = good && !machine_write_pages(&subject.machine, sizes[i], 1, results);
 			refault[j] = now() - evicted;
@@ -332,11 +328,9 @@ int main(int argc, char **argv)
 		if (strcmp(argv[1], all[i].name))
 			continue;
 		node = node_open(NULL, driver, sizeof(driver));
-		if (node < 0) {
-			puts("skipped: no DRM node of a driver that is known to use TTM");
-			return SKIPPED;
-		}
-		test_driver = !access("/sys/module/hostblob_ttm", F_OK);
+		if (node < 0)
+			return skip(NO_NODE);
+		test_driver = test_driver_is_loaded();
 		return all[i].run() ? 0 : 1;
 	}
 	bool help = argc == 2 && !strcmp(argv[1], "--help");

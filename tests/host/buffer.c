@@ -6,11 +6,12 @@
  * interfaces directly, because the tests of KVM stand below the library.
  */
 #include "buffer.h"
+#include "test.h"
 
 #include <amdgpu_drm.h>
+#include <err.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <hostblob_ttm.h>
 #include <radeon_drm.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,7 +22,7 @@
 
 static int driver_of(int node, char *driver, unsigned int driver_size)
 {
-	static const char *const known[] = { "qxl", "bochs-drm", "radeon", "amdgpu" };
+	static const char *const known[] = { "qxl", "bochs-drm", "radeon", TEST_DRIVER };
 	drmVersionPtr version = drmGetVersion(node);
 	int result = -ENODEV;
 
@@ -68,11 +69,48 @@ int node_open(const char *path, char *driver, unsigned int driver_size)
 	return node;
 }
 
+bool test_driver_is_loaded(void)
+{
+	return !access("/sys/module/hostblob_ttm", F_OK);
+}
+
+int test_driver_open(void)
+{
+	char driver[32];
+	int node = test_driver_is_loaded() ? node_open(NULL, driver, sizeof(driver)) : -ENODEV;
+
+	if (node < 0 || !strcmp(driver, TEST_DRIVER))
+		return node;
+	close(node);
+	return -ENODEV;
+}
+
+bool test_driver_ask(int node, const struct buffer *buffer, struct hostblob_ttm_test *test)
+{
+	test->handle = buffer->handle;
+	if (!drmIoctl(node, DRM_IOCTL_HOSTBLOB_TTM_TEST, test))
+		return true;
+	warn("the test driver, asked for %u", test->request);
+	return false;
+}
+
+bool test_driver_request(int node, const struct buffer *buffer, enum hostblob_ttm_request request, uint32_t count,
+			 uint32_t *answer)
+{
+	struct hostblob_ttm_test test = { .request = request, .count = count };
+
+	if (!test_driver_ask(node, buffer, &test))
+		return false;
+	if (answer)
+		*answer = test.count;
+	return true;
+}
+
 static int create_radeon(int node, uint64_t size, uint32_t *handle, uint64_t *offset)
 {
 	struct drm_radeon_gem_create create = {
 		.size = size,
-		.alignment = 4096,
+		.alignment = PAGE_BYTES,
 		.initial_domain = RADEON_GEM_DOMAIN_CPU,
 	};
 	struct drm_radeon_gem_mmap map = { .size = size };
@@ -90,7 +128,7 @@ static int create_radeon(int node, uint64_t size, uint32_t *handle, uint64_t *of
 static int create_amdgpu(int node, uint64_t size, uint32_t *handle, uint64_t *offset)
 {
 	union drm_amdgpu_gem_create create = {
-		.in = { .bo_size = size, .alignment = 4096, .domains = AMDGPU_GEM_DOMAIN_GTT },
+		.in = { .bo_size = size, .alignment = PAGE_BYTES, .domains = AMDGPU_GEM_DOMAIN_GTT },
 	};
 	union drm_amdgpu_gem_mmap map = { 0 };
 	int result = drmCommandWriteRead(node, DRM_AMDGPU_GEM_CREATE, &create, sizeof(create));
@@ -107,7 +145,7 @@ static int create_dumb(int node, uint64_t size, uint32_t *handle, uint64_t *offs
 {
 	uint32_t pitch;
 	uint64_t real_size;
-	int result = drmModeCreateDumbBuffer(node, 1024, (uint32_t)(size / 4096), 32, 0, handle,
+	int result = drmModeCreateDumbBuffer(node, 1024, (uint32_t)(size / PAGE_BYTES), 32, 0, handle,
 					     &pitch, &real_size);
 
 	if (result < 0)
@@ -154,7 +192,7 @@ int buffer_create(int node, const char *driver, enum buffer_path path, uint64_t 
 
 	if (!strcmp(driver, "radeon"))
 		create = create_radeon;
-	else if (!strcmp(driver, "amdgpu"))
+	else if (!strcmp(driver, TEST_DRIVER))
 		create = create_amdgpu;
 	int result = create(node, size, &buffer->handle, &buffer->offset);
 

@@ -6,6 +6,8 @@
 #ifndef BUFFER_H
 #define BUFFER_H
 
+#include <hostblob_ttm.h>
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -26,6 +28,7 @@ struct buffer {
  * negative errno.
  */
 int node_open(const char *path, char *driver, unsigned int driver_size);
+#define NO_NODE "no DRM node of a driver that is known to use TTM"
 
 /*
  * Of what the buffers are made that the TTM test driver gives through @node from
@@ -40,6 +43,20 @@ int buffer_choose_kind(int node, const char *kind);
 /* Returns 0 or a negative errno. The buffer lives for as long as the node. */
 int buffer_create(int node, const char *driver, enum buffer_path path, uint64_t size,
 		  struct buffer *buffer);
+
+/* The TTM test driver of tests/kmod, by its own name. */
+#define TEST_DRIVER "amdgpu"
+bool test_driver_is_loaded(void);
+
+/* Returns a file descriptor or a negative errno. */
+int test_driver_open(void);
+
+/* Ask it something about @buffer. Returns false after a message on stderr. */
+bool test_driver_ask(int node, const struct buffer *buffer, struct hostblob_ttm_test *test);
+
+/* The same where a count is all that goes there and comes back; @answer may be NULL. */
+bool test_driver_request(int node, const struct buffer *buffer, enum hostblob_ttm_request request, uint32_t count,
+			 uint32_t *answer);
 
 /* A new shared mapping of all of it; NULL with errno set. */
 void *buffer_map(const struct buffer *buffer);

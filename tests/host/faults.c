@@ -5,6 +5,7 @@
  */
 #include "buffer.h"
 #include "machine.h"
+#include "test.h"
 
 #include <hostblob_ttm.h>
 
@@ -18,8 +19,6 @@
 #include <unistd.h>
 #include <xf86drm.h>
 
-#define PAGE_BYTES 4096
-#define SKIPPED 77
 #define PAGES 1024
 #define NOPAGE_FAULTS 1000
 #define MANY_FAULTS 1000000 /* more than there are before a signal comes */
@@ -34,19 +33,6 @@ struct run {
 	bool tells; /* KVM can be asked to tell, and was */
 };
 
-static int ask(int node, const struct buffer *buffer, enum hostblob_ttm_request request, uint32_t count,
-	       uint32_t *left)
-{
-	struct hostblob_ttm_test test = { .handle = buffer->handle, .request = request, .count = count };
-
-	if (drmIoctl(node, DRM_IOCTL_HOSTBLOB_TTM_TEST, &test)) {
-		perror("the test driver");
-		return -errno;
-	}
-	*left = test.count;
-	return 0;
-}
-
 /*
  * A guest reads a new buffer of @pages, or with READ_ONLY writes to it; the
  * buffer's next @count faults go as requested. With @tell KVM is asked to tell
@@ -60,7 +46,7 @@ static struct run read_buffer_told(int node, uint64_t pages, enum hostblob_ttm_r
 	struct machine machine;
 	struct buffer buffer;
 
-	if (buffer_create(node, "amdgpu", BUFFER_DMA_BUF, pages * PAGE_BYTES, &buffer)) {
+	if (buffer_create(node, TEST_DRIVER, BUFFER_DMA_BUF, pages * PAGE_BYTES, &buffer)) {
 		fputs("the test driver gives no buffer\n", stderr);
 		return run;
 	}
@@ -74,12 +60,12 @@ static struct run read_buffer_told(int node, uint64_t pages, enum hostblob_ttm_r
 		for_host[page * PAGE_BYTES / 4] = VALUE + (uint32_t)page;
 	run.error = machine_set_memory(&machine, 1, MACHINE_MEMORY, for_guest, pages * PAGE_BYTES);
 	if (!run.error)
-		run.error = ask(node, &buffer, request, count, &run.left);
+		run.error = test_driver_request(node, &buffer, request, count, &run.left) ? 0 : -EIO;
 	if (!run.error) {
 		run.error = request == HOSTBLOB_TTM_FAULT_READ_ONLY ?
 				    machine_store_x87(&machine, pages, results) :
 				    machine_read_pages(&machine, pages, VALUE, results);
-		if (ask(node, &buffer, request, 0, &run.left))
+		if (!test_driver_request(node, &buffer, request, 0, &run.left))
 			run.error = -EIO;
 	}
 	for (uint64_t page = 0; page < pages && !run.error; page++) {
@@ -108,9 +94,8 @@ static enum page_result read_gutted(int node)
 	enum page_result result = PAGE_REACHED;
 	struct machine machine;
 	struct buffer buffer;
-	uint32_t left;
 
-	if (buffer_create(node, "amdgpu", BUFFER_DMA_BUF, PAGES * PAGE_BYTES, &buffer))
+	if (buffer_create(node, TEST_DRIVER, BUFFER_DMA_BUF, PAGES * PAGE_BYTES, &buffer))
 		return PAGE_FAULT;
 	volatile uint32_t *memory = buffer_map(&buffer);
 
@@ -119,7 +104,7 @@ static enum page_result read_gutted(int node)
 	memory[0] = VALUE;
 	if (machine_set_memory(&machine, 1, MACHINE_MEMORY, (void *)memory, PAGES * PAGE_BYTES) ||
 	    machine_read_pages(&machine, 1, VALUE, &result) || result != PAGE_REACHED ||
-	    ask(node, &buffer, HOSTBLOB_TTM_GUT, 0, &left) || machine_read_pages(&machine, 1, 0, &result))
+	    !test_driver_request(node, &buffer, HOSTBLOB_TTM_GUT, 0, NULL) || machine_read_pages(&machine, 1, 0, &result))
 		result = PAGE_FAULT;
 	machine_destroy(&machine);
 	munmap((void *)memory, PAGES * PAGE_BYTES);
@@ -176,10 +161,12 @@ static bool check_sigbus(int node, bool retried)
 
 static bool check_gut(int node, bool retried)
 {
+	static const char *const results[] = {
+		[PAGE_REACHED] = "empty", [PAGE_WRONG_DATA] = "the old one", [PAGE_FAULT] = "failed",
+	};
 	enum page_result gutted = read_gutted(node);
 
-	printf("%-40s %s\n", "1 page, gone when read again",
-	       gutted == PAGE_REACHED ? "empty" : gutted == PAGE_WRONG_DATA ? "the old one" : "failed");
+	printf("%-40s %s\n", "1 page, gone when read again", results[gutted]);
 	return gutted == (retried ? PAGE_REACHED : PAGE_WRONG_DATA);
 }
 
@@ -197,7 +184,6 @@ int main(int argc, char **argv)
 {
 	const char *only = argc == 3 ? argv[1] : NULL, *expected = argc > 1 ? argv[argc - 1] : "";
 	bool retried = !strcmp(expected, "retried"), found = !only, good = true;
-	char driver[32];
 
 	for (unsigned int i = 0; only && i < sizeof(checks) / sizeof(checks[0]); i++)
 		found |= !strcmp(only, checks[i].name);
@@ -217,12 +203,10 @@ int main(int argc, char **argv)
 		      help ? stdout : stderr);
 		return help ? 0 : 2;
 	}
-	int node = node_open(NULL, driver, sizeof(driver));
+	int node = test_driver_open();
 
-	if (node < 0 || strcmp(driver, "amdgpu") || access("/sys/module/hostblob_ttm", F_OK)) {
-		puts("skipped: the TTM test driver is not loaded");
-		return SKIPPED;
-	}
+	if (node < 0)
+		return skip("the TTM test driver is not loaded");
 	/* Stock KVM maps a page that is a block of its own, if it finds a PTE. */
 	struct run run = read_buffer(node, 1, HOSTBLOB_TTM_FAULT_NOPAGE, 0);
 

@@ -7,6 +7,7 @@
  * See --help.
  */
 #include "buffer.h"
+#include "test.h"
 
 #include <hostblob_ttm.h>
 
@@ -20,11 +21,10 @@
 #include <unistd.h>
 #include <xf86drm.h>
 
-#define PAGE_WORDS (4096 / sizeof(uint32_t))
-#define PAGES (HUGE_BYTES / 4096)
+#define PAGE_WORDS (PAGE_BYTES / sizeof(uint32_t))
+#define PAGES (HUGE_BYTES / PAGE_BYTES)
 #define LOOKED_AT 8  /* of the pages */
 #define LOSES_AFTER 16 /* forks, to give most of the time to forks */
-#define SKIPPED 77
 
 #define OWN 0x5eed0000u
 #define OTHERS 0xbad00000u
@@ -32,7 +32,6 @@
 enum { SAW_OWN, SAW_NOTHING, SAW_OTHERS, SAW_NONSENSE, SIGHTS };
 
 static int node;
-static char driver[32];
 
 static bool ask(const struct buffer *buffer, uint32_t request, uint32_t count, uint32_t *answer)
 {
@@ -125,7 +124,7 @@ static int fork_and_lose(const struct buffer *own, volatile uint32_t *words)
 	/* Once is enough: another time would take away what is not to be there. */
 	bool good = child > 0 && interrupt(own, &lost) && (lost || ask(own, HOSTBLOB_TTM_GUT, 0, NULL));
 
-	if (good && !buffer_create(node, driver, BUFFER_DRM_FD, HUGE_BYTES, &others))
+	if (good && !buffer_create(node, TEST_DRIVER, BUFFER_DRM_FD, HUGE_BYTES, &others))
 		others_words = map(&others);
 	if (others_words)
 		fill(others_words, OTHERS);
@@ -175,7 +174,7 @@ static int storm(uint64_t forks, bool stale)
 
 	/* Of these TTM's pool gives the next buffer what was freed last. */
 	if (buffer_choose_kind(node, "write-combined") ||
-	    buffer_create(node, driver, BUFFER_DRM_FD, HUGE_BYTES, &own) || pipe(orders))
+	    buffer_create(node, TEST_DRIVER, BUFFER_DRM_FD, HUGE_BYTES, &own) || pipe(orders))
 		return 1;
 	volatile uint32_t *words = map(&own);
 	pid_t losing = words ? start_losing(&own, orders) : -1;
@@ -212,10 +211,8 @@ int main(int argc, char **argv)
 		fputs(usage, stderr);
 		return 2;
 	}
-	node = node_open(NULL, driver, sizeof(driver));
-	if (node < 0 || access("/sys/module/hostblob_ttm", F_OK)) {
-		puts("skipped: not the TTM test driver");
-		return SKIPPED;
-	}
+	node = test_driver_open();
+	if (node < 0)
+		return skip("the TTM test driver is not loaded");
 	return storm(forks, !strcmp(argv[2], "stale"));
 }

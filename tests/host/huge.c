@@ -6,6 +6,7 @@
  */
 #include "buffer.h"
 #include "machine.h"
+#include "test.h"
 
 #include <hostblob_ttm.h>
 
@@ -24,10 +25,8 @@
 #include <unistd.h>
 #include <xf86drm.h>
 
-#define PAGE_BYTES 4096ul
 #define PAGE_WORDS (PAGE_BYTES / 4)
 #define HUGE_PAGES (HUGE_BYTES / PAGE_BYTES)
-#define SKIPPED 77
 #define SLOT 1
 #define MIB 256ul /* pages */
 
@@ -50,11 +49,7 @@ struct subject {
 
 static bool ask(const struct subject *subject, struct hostblob_ttm_test *test)
 {
-	test->handle = subject->buffer.handle;
-	if (!drmIoctl(node, DRM_IOCTL_HOSTBLOB_TTM_TEST, test))
-		return true;
-	perror("the test driver");
-	return false;
+	return test_driver_ask(node, &subject->buffer, test);
 }
 
 /* @kind: of the pages, or NULL. Nothing is mapped for the guest yet. */
@@ -582,7 +577,7 @@ static bool check_dirty(struct subject *subject)
 static bool check_neighbours(void)
 {
 	struct hostblob_ttm_test read_only = { .request = HOSTBLOB_TTM_FAULT_READ_ONLY, .count = 1 };
-	struct machine_figures before, read = { 0 }, written = { 0 };
+	struct machine_figures before = { 0 }, read = { 0 }, written = { 0 };
 	struct subject subject;
 	int behind = 0;
 
@@ -696,11 +691,9 @@ int main(int argc, char **argv)
 		return help ? 0 : 2;
 	}
 	node = node_open(NULL, driver, sizeof(driver));
-	if (node < 0) {
-		puts("skipped: no DRM node of a driver that is known to use TTM");
-		return SKIPPED;
-	}
-	test_driver = !access("/sys/module/hostblob_ttm", F_OK);
+	if (node < 0)
+		return skip(NO_NODE);
+	test_driver = test_driver_is_loaded();
 	for (unsigned int i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
 		if ((only && strcmp(only, checks[i].name)) || (!test_driver && !checks[i].any_driver))
 			continue;

@@ -6,6 +6,7 @@
 #include "buffer.h"
 #include "machine.h"
 #include "pages.h"
+#include "test.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -15,8 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PAGE_BYTES 4096
-#define SKIPPED 77
 #define SLOT 1
 
 /* What the host writes for the guest to read, and the other way round. */
@@ -35,6 +34,21 @@ struct options {
 	enum expectation expect;
 	enum tracing references;
 	bool json;
+};
+
+/* The buffer, three times mapped, and what is known of each page. */
+struct subject {
+	uint64_t count;
+	struct buffer buffer;
+	/*
+	 * The guest's mappings are touched by nobody but KVM. Writes have their own,
+	 * so that none meets what a read made writable.
+	 */
+	void *for_reads, *for_writes;
+	volatile uint32_t *for_host;
+	uint64_t *pfns;
+	int32_t *before, *after; /* reference counts */
+	enum page_result *reads, *writes;
 };
 
 struct measurement {
@@ -70,64 +84,64 @@ static void help(FILE *out)
 	      out);
 }
 
+/* Whether @text is one of two words, and which. */
+static bool choose(const char *text, const char *first, const char *second, bool *is_first)
+{
+	*is_first = !strcmp(text, first);
+	return *is_first || !strcmp(text, second);
+}
+
+static bool parse_pages(const char *text, uint64_t *pages)
+{
+	char *end;
+
+	*pages = strtoull(text, &end, 10);
+	/* The guest's window under test ends below 4 GiB. */
+	return !*end && *pages && *pages <= 0x80000;
+}
+
 static int parse(int argc, char **argv, struct options *options)
 {
 	static const struct option names[] = {
-		{ "node", required_argument, NULL, 'n' },   { "pages", required_argument, NULL, 'p' },
-		{ "path", required_argument, NULL, 'm' },   { "kind", required_argument, NULL, 'k' },
+		{ "node", required_argument, NULL, 'n' },
+		{ "pages", required_argument, NULL, 'p' },
+		{ "path", required_argument, NULL, 'm' },
+		{ "kind", required_argument, NULL, 'k' },
 		{ "expect", required_argument, NULL, 'e' },
 		{ "references", required_argument, NULL, 'r' },
 		{ "honor-guest-pat", no_argument, NULL, 'q' },
-		{ "json", no_argument, NULL, 'j' },	    { "help", no_argument, NULL, 'h' },
+		{ "json", no_argument, NULL, 'j' },
+		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
-	char *end;
+	bool good = true, first;
 	int option;
 
 	*options = (struct options){ .pages = 1024, .path = BUFFER_DMA_BUF };
 	while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
 		switch (option) {
-		case 'n':
-			options->node = optarg;
-			break;
-		case 'p':
-			options->pages = strtoull(optarg, &end, 10);
-			/* The guest's window under test ends below 4 GiB. */
-			if (*end || !options->pages || options->pages > 0x80000)
-				return -EINVAL;
-			break;
+		case 'n': options->node = optarg; break;
+		case 'p': good &= parse_pages(optarg, &options->pages); break;
 		case 'm':
-			if (strcmp(optarg, "dma-buf") && strcmp(optarg, "drm-fd"))
-				return -EINVAL;
-			options->path = strcmp(optarg, "dma-buf") ? BUFFER_DRM_FD : BUFFER_DMA_BUF;
+			good &= choose(optarg, "dma-buf", "drm-fd", &first);
+			options->path = first ? BUFFER_DMA_BUF : BUFFER_DRM_FD;
 			break;
-		case 'k':
-			options->kind = optarg;
-			break;
+		case 'k': options->kind = optarg; break;
 		case 'e':
-			if (strcmp(optarg, "all") && strcmp(optarg, "heads"))
-				return -EINVAL;
-			options->expect = strcmp(optarg, "all") ? EXPECT_HEADS : EXPECT_ALL;
+			good &= choose(optarg, "all", "heads", &first);
+			options->expect = first ? EXPECT_ALL : EXPECT_HEADS;
 			break;
 		case 'r':
-			if (strcmp(optarg, "none") && strcmp(optarg, "some"))
-				return -EINVAL;
-			options->references = strcmp(optarg, "none") ? TRACE_SOME_REFERENCES : TRACE_NO_REFERENCES;
+			good &= choose(optarg, "none", "some", &first);
+			options->references = first ? TRACE_NO_REFERENCES : TRACE_SOME_REFERENCES;
 			break;
-		case 'q':
-			machine_honor_guest_pat();
-			break;
-		case 'j':
-			options->json = true;
-			break;
-		case 'h':
-			help(stdout);
-			exit(0);
-		default:
-			return -EINVAL;
+		case 'q': machine_honor_guest_pat(); break;
+		case 'j': options->json = true; break;
+		case 'h': help(stdout); exit(0);
+		default: good = false;
 		}
 	}
-	return optind == argc ? 0 : -EINVAL;
+	return good && optind == argc ? 0 : -EINVAL;
 }
 
 /* "1024", or "512+256+128": a block is a page with references and those after it. */
@@ -160,111 +174,126 @@ static int start_tracing(const uint64_t *pfns, uint64_t count, const char **why)
 	return pages_trace_references(pfns[0], pfns[count - 1], why);
 }
 
-static int measure(const struct options *options, struct measurement *result)
+static void subject_destroy(struct subject *subject)
+{
+	free(subject->pfns);
+	free(subject->before);
+	free(subject->after);
+	free(subject->reads);
+	free(subject->writes);
+}
+
+/* Returns 0, -ENODEV if there is no driver, or another negative errno after a message. */
+static int subject_create(const struct options *options, struct subject *subject, char *driver, unsigned int driver_size)
 {
 	uint64_t count = options->pages;
-	uint64_t *pfns = calloc(count, sizeof(*pfns));
-	int32_t *before = calloc(count, sizeof(*before)), *after = calloc(count, sizeof(*after));
-	enum page_result *reads = calloc(count, sizeof(*reads)), *writes = calloc(count, sizeof(*writes));
-	struct buffer buffer;
-	struct machine machine;
-	const char *why = "";
-	int error = -ENOMEM;
+	int node = node_open(options->node, driver, driver_size), error;
 
-	if (!pfns || !before || !after || !reads || !writes)
-		goto out;
-	int node = node_open(options->node, result->driver, sizeof(result->driver));
-
-	error = node;
-	if (node == -ENODEV) {
-		printf("skipped: %s\n", options->node ? "the node has no driver that is known to use TTM" :
-							"no DRM node of qxl, bochs-drm or radeon here");
-		goto out;
-	}
-	if (node < 0) {
+	if (node == -ENODEV)
+		skip(options->node ? "the node has no driver that is known to use TTM" : NO_NODE);
+	else if (node < 0)
 		fprintf(stderr, "%s: %s\n", options->node, strerror(-node));
-		goto out;
-	}
+	if (node < 0)
+		return node;
 	error = options->kind ? buffer_choose_kind(node, options->kind) : 0;
 	if (error) {
-		fprintf(stderr, "no kind %s of %s: %s\n", options->kind, result->driver, strerror(-error));
-		goto out;
+		fprintf(stderr, "no kind %s of %s: %s\n", options->kind, driver, strerror(-error));
+		return error;
 	}
-	error = buffer_create(node, result->driver, options->path, count * PAGE_BYTES, &buffer);
+	error = buffer_create(node, driver, options->path, count * PAGE_BYTES, &subject->buffer);
 	if (error) {
-		fprintf(stderr, "%s gives no buffer of %" PRIu64 " pages: %s\n", result->driver, count,
-			strerror(-error));
-		goto out;
+		fprintf(stderr, "%s gives no buffer of %" PRIu64 " pages: %s\n", driver, count, strerror(-error));
+		return error;
 	}
-	/*
-	 * The guest's mappings are touched by nobody but KVM. Writes have their own,
-	 * so that none meets what a read made writable.
-	 */
-	void *for_reads = buffer_map(&buffer), *for_writes = buffer_map(&buffer);
-	volatile uint32_t *for_host = buffer_map(&buffer);
+	*subject = (struct subject){
+		.count = count,
+		.buffer = subject->buffer,
+		.for_reads = buffer_map(&subject->buffer),
+		.for_writes = buffer_map(&subject->buffer),
+		.for_host = buffer_map(&subject->buffer),
+		.pfns = calloc(count, sizeof(*subject->pfns)),
+		.before = calloc(count, sizeof(*subject->before)),
+		.after = calloc(count, sizeof(*subject->after)),
+		.reads = calloc(count, sizeof(*subject->reads)),
+		.writes = calloc(count, sizeof(*subject->writes)),
+	};
+	if (subject->for_reads && subject->for_writes && subject->for_host && subject->pfns && subject->before &&
+	    subject->after && subject->reads && subject->writes)
+		return 0;
+	perror("mmap of the buffer, or memory");
+	subject_destroy(subject);
+	return -ENOMEM;
+}
 
-	if (!for_reads || !for_writes || !for_host) {
-		error = -errno;
-		perror("mmap of the buffer");
-		goto out;
+/* The guest reads and writes each page. Returns 0, or a negative errno after a message. */
+static int touch_pages(struct machine *machine, struct subject *subject)
+{
+	uint64_t count = subject->count;
+	int error = machine_set_memory(machine, SLOT, MACHINE_MEMORY, subject->for_reads, count * PAGE_BYTES);
+
+	if (!error)
+		error = machine_read_pages(machine, count, HOST_VALUE, subject->reads);
+	if (!error)
+		error = machine_set_memory(machine, SLOT, MACHINE_MEMORY, subject->for_writes, count * PAGE_BYTES);
+	if (!error)
+		error = machine_write_pages(machine, count, GUEST_VALUE, subject->writes);
+	return error;
+}
+
+static void compare(const struct subject *subject, struct measurement *result)
+{
+	result->only_heads = true;
+	for (uint64_t page = 0; page < subject->count; page++) {
+		enum page_result read = subject->reads[page], write = subject->writes[page];
+		bool arrived = subject->for_host[page * PAGE_BYTES / 4 + 2] == GUEST_VALUE + (uint32_t)page;
+		bool is_head = subject->before[page] != 0;
+
+		result->read += read == PAGE_REACHED;
+		result->written += write == PAGE_REACHED && arrived;
+		result->wrong += read == PAGE_WRONG_DATA || (write == PAGE_REACHED) != arrived;
+		result->heads += is_head;
+		result->references_changed |= result->structure_known && subject->before[page] != subject->after[page];
+		result->only_heads &= is_head == (read == PAGE_REACHED) && is_head == (write == PAGE_REACHED);
 	}
-	result->structure_known = !pages_fault_in(for_host, count, pfns, &why) &&
-				  !pages_references(pfns, count, before, &why);
-	for (uint64_t page = 0; page < count; page++)
-		for_host[page * PAGE_BYTES / 4] = HOST_VALUE + (uint32_t)page;
+}
 
-	if (options->expect == EXPECT_HEADS && !result->structure_known) {
-		printf("skipped: %s\n", why);
-		error = -ENODEV;
-		goto out;
+/* Returns 0, -ENODEV if this can't be measured here, or another negative errno after a message. */
+static int measure(const struct options *options, struct subject *subject, struct measurement *result)
+{
+	struct machine machine;
+	const char *why = "";
+	int error;
+
+	result->structure_known = !pages_fault_in(subject->for_host, subject->count, subject->pfns, &why) &&
+				  !pages_references(subject->pfns, subject->count, subject->before, &why);
+	for (uint64_t page = 0; page < subject->count; page++)
+		subject->for_host[page * PAGE_BYTES / 4] = HOST_VALUE + (uint32_t)page;
+	if ((options->expect == EXPECT_HEADS || options->references) && !result->structure_known) {
+		skip(why);
+		return -ENODEV;
 	}
 	error = machine_create(&machine, 1);
 	if (error)
-		goto out;
-	if (options->references && (!result->structure_known || start_tracing(pfns, count, &why))) {
-		printf("skipped: %s\n", why);
+		return error;
+	if (options->references && start_tracing(subject->pfns, subject->count, &why)) {
+		skip(why);
 		machine_destroy(&machine);
-		error = -ENODEV;
-		goto out;
+		return -ENODEV;
 	}
-	error = machine_set_memory(&machine, SLOT, MACHINE_MEMORY, for_reads, count * PAGE_BYTES);
-	if (!error)
-		error = machine_read_pages(&machine, count, HOST_VALUE, reads);
-	if (!error)
-		error = machine_set_memory(&machine, SLOT, MACHINE_MEMORY, for_writes, count * PAGE_BYTES);
-	if (!error)
-		error = machine_write_pages(&machine, count, GUEST_VALUE, writes);
+	error = touch_pages(&machine, subject);
 	if (options->references)
 		pages_stop_tracing_references(&result->events);
 	if (!error && result->structure_known)
-		result->structure_known = !pages_references(pfns, count, after, &why);
+		result->structure_known = !pages_references(subject->pfns, subject->count, subject->after, &why);
 	machine_destroy(&machine);
 	if (error)
-		goto out;
-
-	result->only_heads = true;
-	for (uint64_t page = 0; page < count; page++) {
-		bool arrived = for_host[page * PAGE_BYTES / 4 + 2] == GUEST_VALUE + (uint32_t)page;
-
-		result->read += reads[page] == PAGE_REACHED;
-		result->written += writes[page] == PAGE_REACHED && arrived;
-		result->wrong += reads[page] == PAGE_WRONG_DATA || (writes[page] == PAGE_REACHED) != arrived;
-		result->heads += before[page] != 0;
-		result->references_changed |= result->structure_known && before[page] != after[page];
-		result->only_heads &= (before[page] != 0) == (reads[page] == PAGE_REACHED) &&
-				      (before[page] != 0) == (writes[page] == PAGE_REACHED);
-	}
+		return error;
+	compare(subject, result);
 	if (result->structure_known)
-		describe_blocks(pfns, before, count, result->blocks, sizeof(result->blocks));
+		describe_blocks(subject->pfns, subject->before, subject->count, result->blocks, sizeof(result->blocks));
 	else
 		snprintf(result->blocks, sizeof(result->blocks), "unknown: %s", why);
-out:
-	free(pfns);
-	free(before);
-	free(after);
-	free(reads);
-	free(writes);
-	return error;
+	return 0;
 }
 
 static bool as_expected(const struct options *options, const struct measurement *result)
@@ -287,36 +316,49 @@ static bool as_expected(const struct options *options, const struct measurement 
 	}
 }
 
+static void report(const struct options *options, const struct measurement *result, bool passed)
+{
+	const struct reference_events *events = &result->events;
+	const char *path = options->path == BUFFER_DMA_BUF ? "dma-buf" : "drm-fd";
+
+	if (options->json) {
+		printf("{\"driver\":\"%s\",\"path\":\"%s\",\"pages\":%" PRIu64 ",\"blocks\":\"%s\","
+		       "\"heads\":%" PRIu64 ",\"read\":%" PRIu64 ",\"written\":%" PRIu64
+		       ",\"wrong\":%" PRIu64 ",\"references_changed\":%s,\"as_expected\":%s}\n",
+		       result->driver, path, options->pages, result->blocks, result->heads, result->read,
+		       result->written, result->wrong, result->references_changed ? "true" : "false",
+		       passed ? "true" : "false");
+		return;
+	}
+	printf("%-9s  %-7s  %6" PRIu64 " pages  read %6" PRIu64 "  written %6" PRIu64 "  wrong %" PRIu64
+	       "%s  blocks %s\n",
+	       result->driver, path, options->pages, result->read, result->written, result->wrong,
+	       result->references_changed ? "  REFERENCE COUNTS CHANGED" : "", result->blocks);
+	if (options->references)
+		printf("references: %" PRIu64 " gets, %" PRIu64 " puts, %" PRIu64 " other changes\n", events->gets,
+		       events->puts, events->others);
+}
+
 int main(int argc, char **argv)
 {
 	struct measurement result = { 0 };
 	struct options options;
+	struct subject subject;
 
 	if (parse(argc, argv, &options)) {
 		help(stderr);
 		return 2;
 	}
-	int error = measure(&options, &result);
+	int error = subject_create(&options, &subject, result.driver, sizeof(result.driver));
 
+	if (!error) {
+		error = measure(&options, &subject, &result);
+		subject_destroy(&subject);
+	}
 	if (error)
 		return error == -ENODEV ? SKIPPED : 1;
-	const char *path = options.path == BUFFER_DMA_BUF ? "dma-buf" : "drm-fd";
 	bool passed = as_expected(&options, &result);
 
-	if (options.json)
-		printf("{\"driver\":\"%s\",\"path\":\"%s\",\"pages\":%" PRIu64 ",\"blocks\":\"%s\","
-		       "\"heads\":%" PRIu64 ",\"read\":%" PRIu64 ",\"written\":%" PRIu64
-		       ",\"wrong\":%" PRIu64 ",\"references_changed\":%s,\"as_expected\":%s}\n",
-		       result.driver, path, options.pages, result.blocks, result.heads, result.read,
-		       result.written, result.wrong, result.references_changed ? "true" : "false",
-		       passed ? "true" : "false");
-	else
-		printf("%-9s  %-7s  %6" PRIu64 " pages  read %6" PRIu64 "  written %6" PRIu64
-		       "  wrong %" PRIu64 "%s  blocks %s\n",
-		       result.driver, path, options.pages, result.read, result.written, result.wrong,
-		       result.references_changed ? "  REFERENCE COUNTS CHANGED" : "", result.blocks);
-	if (options.references && !options.json)
-		printf("references: %" PRIu64 " gets, %" PRIu64 " puts, %" PRIu64 " other changes\n",
-		       result.events.gets, result.events.puts, result.events.others);
+	report(&options, &result, passed);
 	return passed ? 0 : 1;
 }

@@ -5,6 +5,7 @@
  * their end (HLT).
  */
 #include "machine.h"
+#include "test.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +20,6 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#define PAGE_BYTES 4096
 #define CODE_BYTES (2 * PAGE_BYTES) /* the second page: how many rounds there were */
 
 /* EBX: address, ESI: value, EDI: end. After a fault the guest goes on at `next`. */

@@ -7,6 +7,7 @@
 #include "buffer.h"
 #include "machine.h"
 #include "pages.h"
+#include "test.h"
 
 #include <hostblob_ttm.h>
 
@@ -26,9 +27,7 @@
 #include <unistd.h>
 #include <xf86drm.h>
 
-#define PAGE_BYTES 4096
 #define PAGE_WORDS (PAGE_BYTES / sizeof(uint32_t))
-#define SKIPPED 77
 #define MOST_PAGES 1024
 #define SLOT 1
 #define OTHER_ADDRESS (2 * MACHINE_MEMORY)
@@ -163,14 +162,7 @@ static bool set_slot(struct subject *subject, uint32_t flags, uint64_t address, 
 
 static bool ask(struct subject *subject, enum hostblob_ttm_request request, uint32_t count, uint32_t *answer)
 {
-	struct hostblob_ttm_test test = { .handle = subject->buffer.handle, .request = request, .count = count };
-
-	if (drmIoctl(subject->test->node, DRM_IOCTL_HOSTBLOB_TTM_TEST, &test)) {
-		perror("the test driver");
-		return false;
-	}
-	*answer = test.count;
-	return true;
+	return test_driver_request(subject->test->node, &subject->buffer, request, count, answer);
 }
 
 /* What is under test goes away; where no driver can be asked, from its mapping. */
@@ -671,11 +663,9 @@ int main(int argc, char **argv)
 		return help ? 0 : 2;
 	}
 	test.node = node_open(NULL, test.driver, sizeof(test.driver));
-	if (test.node < 0) {
-		puts("skipped: no DRM node of a driver that is known to give TTM's memory");
-		return SKIPPED;
-	}
-	test.can_evict = !strcmp(test.driver, "amdgpu") && !access("/sys/module/hostblob_ttm", F_OK);
+	if (test.node < 0)
+		return skip(NO_NODE);
+	test.can_evict = !strcmp(test.driver, TEST_DRIVER) && test_driver_is_loaded();
 	for (unsigned int i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
 		if ((only && strcmp(only, checks[i].name)) || (checks[i].faults && !test.can_evict))
 			continue;

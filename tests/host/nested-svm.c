@@ -9,6 +9,7 @@
 #include "buffer.h"
 #include "machine.h"
 #include "pages.h"
+#include "test.h"
 
 #include <errno.h>
 #include <linux/kvm.h>
@@ -19,8 +20,6 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
-#define PAGE_BYTES 4096
-#define SKIPPED 77
 #define PAGES 1024
 
 #define PAGE_DIRECTORY 0x4000
@@ -136,45 +135,31 @@ static enum outcome outcome_of(const char *name)
 	return FAILED;
 }
 
-int main(int argc, char **argv)
+static void usage(FILE *stream)
 {
-	bool compound = argc == 3 && !strcmp(argv[1], "compound"), good = true;
-	enum outcome expected = argc == 2 || compound ? outcome_of(argv[argc - 1]) : FAILED;
+	fputs("Usage: nested-svm [compound] allowed|refused|reported\n"
+	      "Fail unless KVM treats a control block for VMRUN, VMLOAD and VMSAVE in a TTM\n"
+	      "buffer like this, allows one in plain memory, and leaves no reference behind.\n"
+	      "It is in the first page, which has a reference count; with compound in the\n"
+	      "second page of a buffer of the TTM test driver.\n\n"
+	      "Exit status: 0 as expected, 1 not so, 2 bad usage, 77 skipped.\n",
+	      stream);
+}
+
+/* Returns 0 if all is as expected, 1 if not, SKIPPED after a message. */
+static int check_buffer(bool compound, enum outcome expected, char *plain)
+{
+	const size_t offset = compound ? PAGE_BYTES : 0;
 	static uint64_t pfns[PAGES];
 	int32_t before, after;
 	struct buffer buffer;
+	bool good = true;
 	const char *why;
 	char driver[32];
-
-	if (expected == FAILED) {
-		bool help = argc == 2 && !strcmp(argv[1], "--help");
-
-		fputs("Usage: nested-svm [compound] allowed|refused|reported\n"
-		      "Fail unless KVM treats a control block for VMRUN, VMLOAD and VMSAVE in a TTM\n"
-		      "buffer like this, allows one in plain memory, and leaves no reference behind.\n"
-		      "It is in the first page, which has a reference count; with compound in the\n"
-		      "second page of a buffer of the TTM test driver.\n\n"
-		      "Exit status: 0 as expected, 1 not so, 2 bad usage, 77 skipped.\n",
-		      help ? stdout : stderr);
-		return help ? 0 : 2;
-	}
-	char *plain = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	if (plain == MAP_FAILED) {
-		perror("mmap");
-		return 1;
-	}
-	/* Without KVM nothing else can be said. */
-	if (execute(0, plain, plain) == FAILED)
-		return 1;
-	memset(plain, 0, PAGE_BYTES);
-
 	int node = node_open(NULL, driver, sizeof(driver));
 
-	if (node < 0) {
-		puts("skipped: no DRM node of qxl, bochs-drm or radeon here");
-		return SKIPPED;
-	}
+	if (node < 0)
+		return skip(NO_NODE);
 	if ((compound && buffer_choose_kind(node, "compound")) ||
 	    buffer_create(node, driver, BUFFER_DRM_FD, PAGES * PAGE_BYTES, &buffer)) {
 		fprintf(stderr, "%s gives no buffer\n", driver);
@@ -186,12 +171,11 @@ int main(int argc, char **argv)
 		perror("mmap of the buffer");
 		return 1;
 	}
-	if (pages_fault_in((void *)for_host, PAGES, pfns, &why) || pages_references(pfns, 1, &before, &why) || !before) {
-		printf("skipped: %s\n", why);
-		return SKIPPED;
-	}
+	if (pages_fault_in(for_host, PAGES, pfns, &why) || pages_references(pfns, 1, &before, &why))
+		return skip(why);
+	if (!before)
+		return skip("the first page has no reference count");
 	for (unsigned int i = 0; i < INSTRUCTIONS; i++) {
-		size_t offset = compound ? PAGE_BYTES : 0;
 		enum outcome in_plain = execute(i, plain, plain);
 		enum outcome in_buffer = execute(i, for_guest + offset, for_host + offset);
 		bool kept = pages_references(pfns, 1, &after, &why) || after != before;
@@ -203,4 +187,30 @@ int main(int argc, char **argv)
 		memset(for_host + offset, 0, PAGE_BYTES);
 	}
 	return good ? 0 : 1;
+}
+
+int main(int argc, char **argv)
+{
+	bool compound = argc == 3 && !strcmp(argv[1], "compound");
+	enum outcome expected = argc == 2 || compound ? outcome_of(argv[argc - 1]) : FAILED;
+
+	if (argc == 2 && !strcmp(argv[1], "--help")) {
+		usage(stdout);
+		return 0;
+	}
+	if (expected == FAILED) {
+		usage(stderr);
+		return 2;
+	}
+	char *plain = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (plain == MAP_FAILED) {
+		perror("mmap");
+		return 1;
+	}
+	/* Without KVM nothing else can be said. */
+	if (execute(0, plain, plain) == FAILED)
+		return 1;
+	memset(plain, 0, PAGE_BYTES);
+	return check_buffer(compound, expected, plain);
 }

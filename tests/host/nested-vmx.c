@@ -8,6 +8,7 @@
  */
 #include "buffer.h"
 #include "pages.h"
+#include "test.h"
 #include "vmx.h"
 
 #include <errno.h>
@@ -22,8 +23,6 @@
 #include <unistd.h>
 #include <xf86drm.h>
 
-#define PAGE_BYTES 4096
-#define SKIPPED 77
 #define PAGES 64
 #define PATTERN 0x5a5a5a5au
 
@@ -121,10 +120,10 @@ static int let_other_go_on(pid_t other)
 
 static bool take_away(bool swap_out, int node, struct buffer *buffer, void *for_guest, void *for_host)
 {
-	struct hostblob_ttm_test request = { .handle = buffer->handle, .request = HOSTBLOB_TTM_SWAP_OUT };
+	uint32_t pages;
 
 	if (swap_out)
-		return !drmIoctl(node, DRM_IOCTL_HOSTBLOB_TTM_TEST, &request) && request.count == PAGES;
+		return test_driver_request(node, buffer, HOSTBLOB_TTM_SWAP_OUT, 0, &pages) && pages == PAGES;
 	return !munmap(for_guest, buffer->size) && !munmap(for_host, buffer->size) && !close(buffer->fd) && !close(node);
 }
 
@@ -142,8 +141,7 @@ static int write_to_others(bool swap_out, bool expected)
 	waitpid(other, &status, WUNTRACED);
 	if (make_buffer(true, &node, &buffer)) {
 		kill(other, SIGKILL);
-		puts("skipped: no TTM test driver here");
-		return SKIPPED;
+		return skip("no TTM test driver here");
 	}
 	void *for_guest = buffer_map(&buffer), *for_host = buffer_map(&buffer);
 
@@ -182,20 +180,16 @@ static int use_structures(void *plain, bool mapped)
 	const char *why;
 	int node;
 
-	if (make_buffer(false, &node, &buffer)) {
-		puts("skipped: no DRM node of qxl, bochs-drm or radeon here");
-		return SKIPPED;
-	}
+	if (make_buffer(false, &node, &buffer))
+		return skip(NO_NODE);
 	char *for_guest = buffer_map(&buffer), *for_host = buffer_map(&buffer);
 
 	if (!for_guest || !for_host) {
 		perror("mmap of the buffer");
 		return 1;
 	}
-	if (pages_fault_in(for_host, PAGES, pfns, &why) || pages_references(pfns, 1, &before, &why) || !before) {
-		printf("skipped: %s\n", why);
-		return SKIPPED;
-	}
+	if (pages_fault_in(for_host, PAGES, pfns, &why) || pages_references(pfns, 1, &before, &why) || !before)
+		return skip(why);
 	for (unsigned int i = 0; i < STRUCTURES; i++) {
 		enum outcome expected = mapped ? ALLOWED : structures[i].unmapped;
 		enum outcome in_plain = execute(structures[i].page, plain, plain);
@@ -227,10 +221,8 @@ int main(int argc, char **argv)
 
 		if (plain == MAP_FAILED)
 			return 1;
-		if (access("/sys/module/kvm_intel", F_OK) || execute(VMCS, plain, plain) == NOT_OFFERED) {
-			puts("skipped: KVM offers its guests no VMX here");
-			return SKIPPED;
-		}
+		if (access("/sys/module/kvm_intel", F_OK) || execute(VMCS, plain, plain) == NOT_OFFERED)
+			return skip("KVM offers its guests no VMX here");
 		return write_wanted ? write_to_others(!strcmp(argv[1], "swap-out"), !refused) :
 				      use_structures(plain, !refused);
 	}

@@ -6,6 +6,7 @@
  */
 #include "buffer.h"
 #include "machine.h"
+#include "test.h"
 
 #include <errno.h>
 #include <linux/kvm.h>
@@ -14,9 +15,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
-#define PAGE_BYTES 4096
 #define PAGE_WORDS (PAGE_BYTES / sizeof(uint32_t))
-#define SKIPPED 77
 #define PAGES 1024
 
 #define OTHER_DIRECTORY 0x4000
@@ -130,10 +129,8 @@ int main(int argc, char **argv)
 		return 1;
 	int node = node_open(NULL, driver, sizeof(driver));
 
-	if (node < 0) {
-		puts("skipped: no DRM node of a driver that is known to give TTM's memory");
-		return SKIPPED;
-	}
+	if (node < 0)
+		return skip(NO_NODE);
 	void *memory = buffer_create(node, driver, BUFFER_DRM_FD, PAGES * PAGE_BYTES, &buffer) ? NULL : buffer_map(&buffer);
 
 	if (!memory) {

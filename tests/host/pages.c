@@ -5,6 +5,7 @@
  * only, like the tests that use it.
  */
 #include "pages.h"
+#include "test.h"
 
 #include <elf.h>
 #include <errno.h>
@@ -21,7 +22,6 @@
 #include <unistd.h>
 
 #define TRACEFS "/sys/kernel/tracing"
-#define PAGE_BYTES 4096
 
 /* struct page on x86-64, of every kernel that has a series; include/linux/mm_types.h. */
 #define STRUCT_PAGE_BYTES 64

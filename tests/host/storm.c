@@ -6,6 +6,7 @@
  */
 #include "buffer.h"
 #include "machine.h"
+#include "test.h"
 
 #include <hostblob_ttm.h>
 
@@ -23,8 +24,6 @@
 #include <unistd.h>
 #include <xf86drm.h>
 
-#define PAGE_BYTES 4096
-#define SKIPPED 77
 #define FAULTS 2 /* that are asked to go wrong, after each eviction */
 #define STRANGE 0x57a46e00u
 
@@ -46,37 +45,38 @@ static const struct {
 	[READ_ONLY] = { "read-only", HOSTBLOB_TTM_FAULT_READ_ONLY, true },
 };
 
-struct storm {
-	struct machine machine;
-	int node;
-	struct buffer buffer;
-	void *for_guest;
-	uint64_t pages, evictions;
-	bool with[WAYS], huge;
-	uint64_t happened[WAYS], foreign, waits;
-	uint64_t limit; /* TTM's, before */
-	uint32_t huge_faults;
-	int error;
-};
-
 struct vcpu {
 	struct storm *storm;
 	unsigned int number;
+	pthread_t thread;
 	struct machine_counts counts;
 	int error;
 };
 
+struct storm {
+	/* What was asked for. */
+	uint64_t pages, evictions, vcpu_count;
+	const char *kind;
+	bool with[WAYS], huge;
+	/* What is there. */
+	struct machine machine;
+	struct vcpu vcpus[MACHINE_VCPUS];
+	int node;
+	struct buffer buffer;
+	void *for_guest;
+	uint64_t limit; /* TTM's, before */
+	uint64_t waits;
+	int error;
+	/* What came of it. */
+	uint64_t happened[WAYS], faults, rounds, wrong, foreign;
+	uint32_t huge_faults;
+};
+
 static int ask(struct storm *storm, enum way way, uint32_t count, uint32_t *answer)
 {
-	struct hostblob_ttm_test test = { .handle = storm->buffer.handle, .request = ways[way].request, .count = count };
-
-	if (drmIoctl(storm->node, DRM_IOCTL_HOSTBLOB_TTM_TEST, &test)) {
-		storm->error = -errno;
-		fprintf(stderr, "the test driver: %s: %s\n", ways[way].name, strerror(errno));
-		return storm->error;
-	}
-	*answer = test.count;
-	return 0;
+	if (!test_driver_request(storm->node, &storm->buffer, ways[way].request, count, answer))
+		storm->error = -EIO;
+	return storm->error;
 }
 
 /* Somebody else's buffer, which gets the pages that were freed last. */
@@ -88,7 +88,7 @@ struct stranger {
 static void stranger_create(struct storm *storm, struct stranger *stranger)
 {
 	stranger->words = NULL;
-	if (buffer_create(storm->node, "amdgpu", BUFFER_DRM_FD, storm->pages * PAGE_BYTES, &stranger->buffer)) {
+	if (buffer_create(storm->node, TEST_DRIVER, BUFFER_DRM_FD, storm->pages * PAGE_BYTES, &stranger->buffer)) {
 		storm->error = -ENOMEM;
 		return;
 	}
@@ -150,7 +150,7 @@ static void wait_for_guest(struct storm *storm)
 
 static int create_buffer(struct storm *storm)
 {
-	if (buffer_create(storm->node, "amdgpu", BUFFER_DMA_BUF, storm->pages * PAGE_BYTES, &storm->buffer)) {
+	if (buffer_create(storm->node, TEST_DRIVER, BUFFER_DMA_BUF, storm->pages * PAGE_BYTES, &storm->buffer)) {
 		fputs("the test driver gives no buffer\n", stderr);
 		return -EIO;
 	}
@@ -182,32 +182,48 @@ static void free_buffer(struct storm *storm)
 		storm->error = show_guest(storm, 0, storm->buffer.fd);
 }
 
-static void blow(struct storm *storm)
+/* How many evictions it was, by what the driver has answered. */
+static uint32_t evictions_of(enum way way, uint32_t answer)
 {
-	uint32_t asked[WAYS] = { 0 }, answer = 0;
+	if (way == LIMIT)
+		return answer;
+	if (way == SWAP_OUT || way == EVICT)
+		return answer != 0;
+	return 1;
+}
+
+/* Returns how many evictions it was. */
+static uint32_t take_pages_by(struct storm *storm, enum way way, uint32_t *asked)
+{
+	uint32_t answer = 0, times;
+
+	if (way == FREE)
+		free_buffer(storm);
+	else if (ask(storm, way, FAULTS, &answer))
+		return 0;
+	if (ways[way].of_faults) {
+		/* How many are left over says how many came to pass. */
+		storm->happened[way] += *asked - answer;
+		*asked = FAULTS;
+		return 0;
+	}
+	wait_for_guest(storm);
+	times = evictions_of(way, answer);
+	storm->happened[way] += times;
+	return times;
+}
+
+static void take_pages_away(struct storm *storm)
+{
+	uint32_t asked[WAYS] = { 0 };
 	struct stranger stranger;
 	uint64_t done = 0;
 
 	while (done < storm->evictions && !storm->error) {
 		stranger_create(storm, &stranger);
 		for (enum way way = 0; way < WAYS && !storm->error; way++) {
-			if (!storm->with[way])
-				continue;
-			if (way == FREE)
-				free_buffer(storm);
-			else if (ask(storm, way, FAULTS, &answer))
-				continue;
-			if (ways[way].of_faults) {
-				/* How many are left over says how many came to pass. */
-				storm->happened[way] += asked[way] - answer;
-				asked[way] = FAULTS;
-				continue;
-			}
-			wait_for_guest(storm);
-			uint32_t times = way == LIMIT ? answer : (way != SWAP_OUT && way != EVICT) || answer;
-
-			storm->happened[way] += times;
-			done += times;
+			if (storm->with[way])
+				done += take_pages_by(storm, way, &asked[way]);
 		}
 		stranger_destroy(storm, &stranger);
 	}
@@ -224,51 +240,72 @@ static void *run_vcpu(void *opaque)
 }
 
 /* Returns 0, or a negative errno after a message. */
-static int run_storm(struct storm *storm, unsigned int vcpu_count, uint64_t *faults, uint64_t *rounds, uint64_t *wrong)
+static int start(struct storm *storm)
 {
-	struct vcpu vcpus[MACHINE_VCPUS] = { 0 };
-	pthread_t threads[MACHINE_VCPUS];
+	uint64_t bytes = storm->pages * PAGE_BYTES;
+	unsigned int vcpu_count = (unsigned int)storm->vcpu_count;
 	uint32_t populated;
 	int result;
 
 	if (create_buffer(storm))
 		return -EIO;
 	/* By huge pages, where they are large enough for one, and TTM has them. */
-	storm->for_guest = area_reserve(storm->pages * PAGE_BYTES);
+	storm->for_guest = area_reserve(bytes);
 	if (!storm->for_guest || show_guest(storm, 0, storm->buffer.fd) || machine_create(&storm->machine, vcpu_count))
 		return -EIO;
-	result = machine_set_memory(&storm->machine, 1, MACHINE_MEMORY, storm->for_guest, storm->pages * PAGE_BYTES);
+	result = machine_set_memory(&storm->machine, 1, MACHINE_MEMORY, storm->for_guest, bytes);
 	if (!result)
 		result = ask(storm, LIMIT, 0, &populated);
 	/* The guest's buffer fits, but not beside another one. */
 	if (!result && storm->with[LIMIT])
 		result = limit_pages(storm, storm->pages * 2 - 1);
 	for (unsigned int i = 0; i < vcpu_count && !result; i++) {
-		vcpus[i] = (struct vcpu){ .storm = storm, .number = i };
-		result = -pthread_create(&threads[i], NULL, run_vcpu, &vcpus[i]);
-	}
-	if (result)
-		return result;
-	blow(storm);
-	machine_stop(&storm->machine);
-	struct hostblob_ttm_test mapped = { .handle = storm->buffer.handle, .request = HOSTBLOB_TTM_FAULTS };
+		struct vcpu *vcpu = &storm->vcpus[i];
 
-	drmIoctl(storm->node, DRM_IOCTL_HOSTBLOB_TTM_TEST, &mapped);
+		*vcpu = (struct vcpu){ .storm = storm, .number = i };
+		result = -pthread_create(&vcpu->thread, NULL, run_vcpu, vcpu);
+	}
+	return result;
+}
+
+/* How many of the vCPU's counts are not what it has counted to. */
+static uint64_t count_wrong(const struct storm *storm, const struct vcpu *vcpu, const volatile uint32_t *for_host)
+{
+	bool thrown_away = storm->with[GUT] || storm->with[FREE];
+	uint64_t wrong = 0;
+
+	for (uint64_t page = 0; page < storm->pages; page++) {
+		uint32_t count = for_host[page * PAGE_BYTES / 4 + vcpu->number];
+		uint32_t expected = (uint32_t)vcpu->counts.rounds + (page < vcpu->counts.pages);
+
+		/* What was thrown away begins with 0 again, in pages that the guest has. */
+		wrong += thrown_away ? !count || count > expected : count != expected;
+	}
+	return wrong;
+}
+
+/* Returns 0, or a negative errno. */
+static int run_storm(struct storm *storm)
+{
+	struct hostblob_ttm_test mapped = { .request = HOSTBLOB_TTM_FAULTS };
+	volatile uint32_t *for_host;
+	int result = 0;
+
+	take_pages_away(storm);
+	machine_stop(&storm->machine);
+	if (!test_driver_ask(storm->node, &storm->buffer, &mapped))
+		storm->error = -EIO;
 	storm->huge_faults = mapped.value;
 	/* Mapped only now, so that it shows what the buffer has. */
-	volatile uint32_t *for_host = buffer_map(&storm->buffer);
-	for (unsigned int i = 0; i < vcpu_count; i++) {
-		pthread_join(threads[i], NULL);
-		result = result ? result : vcpus[i].error;
-		*faults += vcpus[i].counts.faults;
-		*rounds += vcpus[i].counts.rounds;
-		for (uint64_t page = 0; for_host && page < storm->pages; page++) {
-			uint32_t count = for_host[page * PAGE_BYTES / 4 + i];
-			uint32_t expected = (uint32_t)vcpus[i].counts.rounds + (page < vcpus[i].counts.pages);
+	for_host = buffer_map(&storm->buffer);
+	for (unsigned int i = 0; i < storm->vcpu_count; i++) {
+		struct vcpu *vcpu = &storm->vcpus[i];
 
-			/* What was thrown away begins with 0 again, in pages that the guest has. */
-			*wrong += storm->with[GUT] || storm->with[FREE] ? !count || count > expected : count != expected;
-		}
+		pthread_join(vcpu->thread, NULL);
+		result = result ? result : vcpu->error;
+		storm->faults += vcpu->counts.faults;
+		storm->rounds += vcpu->counts.rounds;
+		storm->wrong += for_host ? count_wrong(storm, vcpu, for_host) : 0;
 	}
 	/* Waits for ever if KVM has missed the end of an invalidation. */
 	if (!result)
@@ -278,7 +315,7 @@ static int run_storm(struct storm *storm, unsigned int vcpu_count, uint64_t *fau
 	if (storm->with[LIMIT])
 		limit_pages(storm, 0);
 	if (!for_host)
-		return -errno;
+		return -ENOMEM;
 	return result ? result : storm->error;
 }
 
@@ -328,74 +365,93 @@ static bool parse_number(const char *text, uint64_t most, uint64_t *number)
 	return *text && !*end && *number && *number <= most;
 }
 
-int main(int argc, char **argv)
+/* Returns what is expected, or NULL if that makes no sense. */
+static const char *parse(int argc, char **argv, struct storm *storm)
 {
 	static const struct option options[] = {
 		{ "vcpus", required_argument, NULL, 'v' },     { "pages", required_argument, NULL, 'p' },
-		{ "kind", required_argument, NULL, 'k' },    { "huge", no_argument, NULL, 'H' },
+		{ "kind", required_argument, NULL, 'k' },      { "huge", no_argument, NULL, 'H' },
 		{ "evictions", required_argument, NULL, 'e' }, { "with", required_argument, NULL, 'w' },
 		{ "help", no_argument, NULL, 'h' },	       { 0 },
 	};
-	struct storm storm = { .pages = 64, .evictions = 3000 };
-	uint64_t vcpus = 1, faults = 0, rounds = 0, wrong = 0;
-	struct timespec begin, end;
-	const char *kind = NULL;
 	bool good = true;
-	char driver[32];
 	int option;
 
+	*storm = (struct storm){ .pages = 64, .evictions = 3000, .vcpu_count = 1 };
 	for (enum way way = 0; way < WAYS; way++)
-		storm.with[way] = way != LIMIT && way != FREE && way != GUT;
+		storm->with[way] = way != LIMIT && way != FREE && way != GUT;
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (option) {
-		case 'v': good &= parse_number(optarg, MACHINE_VCPUS, &vcpus); break;
-		case 'p': good &= parse_number(optarg, 65536, &storm.pages); break;
-		case 'k': kind = optarg; break;
-		case 'H': storm.huge = true; break;
-		case 'e': good &= parse_number(optarg, UINT32_MAX, &storm.evictions); break;
-		case 'w': good &= parse_ways(optarg, storm.with); break;
-		case 'h': usage(stdout); return 0;
+		case 'v': good &= parse_number(optarg, MACHINE_VCPUS, &storm->vcpu_count); break;
+		case 'p': good &= parse_number(optarg, 65536, &storm->pages); break;
+		case 'k': storm->kind = optarg; break;
+		case 'H': storm->huge = true; break;
+		case 'e': good &= parse_number(optarg, UINT32_MAX, &storm->evictions); break;
+		case 'w': good &= parse_ways(optarg, storm->with); break;
+		case 'h': usage(stdout); exit(0);
 		default: good = false;
 		}
 	}
-	const char *expected = good && optind == argc - 1 ? argv[optind] : "";
-	bool survived = !strcmp(expected, "survived"), either = !strcmp(expected, "either");
+	if (!good || optind != argc - 1)
+		return NULL;
+	const char *expected = argv[optind];
 
-	if (!survived && !either && strcmp(expected, "fatal")) {
+	return strcmp(expected, "survived") && strcmp(expected, "fatal") && strcmp(expected, "either") ? NULL : expected;
+}
+
+/* Returns whether all happened that was asked for. */
+static bool report(const struct storm *storm, long seconds, int error)
+{
+	bool all = true;
+
+	printf("%" PRIu64 " pages, %" PRIu64 " vCPUs, %ld s, %" PRIu64 " rounds;", storm->pages, storm->vcpu_count,
+	       seconds, storm->rounds);
+	for (enum way way = 0; way < WAYS; way++) {
+		if (!storm->with[way])
+			continue;
+		printf(" %" PRIu64 " %s,", storm->happened[way], ways[way].name);
+		all &= storm->happened[way] != 0;
+	}
+	if (storm->huge) {
+		printf(" %" PRIu32 " faults of 2 MiB,", storm->huge_faults);
+		all &= storm->huge_faults != 0;
+	}
+	printf(" KVM_RUN failed %" PRIu64 " times%s, %" PRIu64 " counts are wrong, %" PRIu64 " words written to others\n",
+	       storm->faults, error ? " and for good" : "", storm->wrong, storm->foreign);
+	return all;
+}
+
+int main(int argc, char **argv)
+{
+	struct timespec begin, end;
+	struct storm storm;
+	const char *expected = parse(argc, argv, &storm);
+
+	if (!expected) {
 		usage(stderr);
 		return 2;
 	}
-	storm.node = node_open(NULL, driver, sizeof(driver));
-	if (storm.node < 0 || strcmp(driver, "amdgpu") || access("/sys/module/hostblob_ttm", F_OK)) {
-		puts("skipped: the TTM test driver is not loaded");
-		return SKIPPED;
-	}
-	if (kind && buffer_choose_kind(storm.node, kind)) {
-		fprintf(stderr, "the test driver gives no buffer that is %s\n", kind);
+	storm.node = test_driver_open();
+	if (storm.node < 0)
+		return skip("the TTM test driver is not loaded");
+	if (storm.kind && buffer_choose_kind(storm.node, storm.kind)) {
+		fprintf(stderr, "the test driver gives no buffer that is %s\n", storm.kind);
 		return 1;
 	}
+	if (start(&storm))
+		return 1;
 	clock_gettime(CLOCK_MONOTONIC, &begin);
-	int error = run_storm(&storm, (unsigned int)vcpus, &faults, &rounds, &wrong);
+	int error = run_storm(&storm);
 
 	clock_gettime(CLOCK_MONOTONIC, &end);
-	if (error && (survived || either || !storm.for_guest))
+	bool fatal = !strcmp(expected, "fatal"), either = !strcmp(expected, "either");
+
+	if (error && !fatal)
 		return 1;
-	printf("%" PRIu64 " pages, %" PRIu64 " vCPUs, %ld s, %" PRIu64 " rounds;", storm.pages, vcpus,
-	       (long)(end.tv_sec - begin.tv_sec), rounds);
-	for (enum way way = 0; way < WAYS; way++) {
-		if (!storm.with[way])
-			continue;
-		printf(" %" PRIu64 " %s,", storm.happened[way], ways[way].name);
-		good &= storm.happened[way] != 0;
-	}
-	if (storm.huge) {
-		printf(" %" PRIu32 " faults of 2 MiB,", storm.huge_faults);
-		good &= storm.huge_faults != 0;
-	}
-	printf(" KVM_RUN failed %" PRIu64 " times%s, %" PRIu64 " counts are wrong, %" PRIu64 " words written to others\n",
-	       faults, error ? " and for good" : "", wrong, storm.foreign);
-	if (!survived && !either)
-		return !error && !faults && !wrong && !storm.foreign;
+	bool all_happened = report(&storm, (long)(end.tv_sec - begin.tv_sec), error);
+
+	if (fatal)
+		return !error && !storm.faults && !storm.wrong && !storm.foreign;
 	/* A storm that never was proves nothing. */
-	return !good || !rounds || (faults && !either) || wrong || storm.foreign;
+	return !all_happened || !storm.rounds || (storm.faults && !either) || storm.wrong || storm.foreign;
 }

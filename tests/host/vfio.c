@@ -6,6 +6,7 @@
  */
 #include "buffer.h"
 #include "pages.h"
+#include "test.h"
 
 #include <hostblob_ttm.h>
 #include <qxl_drm.h>
@@ -26,10 +27,8 @@
 #include <unistd.h>
 #include <xf86drm.h>
 
-#define PAGE_BYTES 4096ul
 #define PAGE_WORDS (PAGE_BYTES / 8)
 #define PAGES 1024ul /* of every buffer */
-#define SKIPPED 77
 
 /* Where the device sees memory; below what the IOMMU keeps for interrupts. */
 #define CONTROL_IOVA 0x01000000ul
@@ -71,7 +70,7 @@ static bool find_path(const char *pattern, char *path, size_t size)
 	bool found = !glob(pattern, 0, NULL, &paths) && strlen(paths.gl_pathv[0]) < size;
 
 	if (found)
-		strcpy(path, paths.gl_pathv[0]);
+		snprintf(path, size, "%s", paths.gl_pathv[0]);
 	globfree(&paths);
 	return found;
 }
@@ -221,16 +220,12 @@ static int open_device(void)
 {
 	char folder[256];
 
-	if (!find_path("/sys/bus/pci/drivers/vfio-pci/0000:*", folder, sizeof(folder))) {
-		puts("skipped: no device is bound to vfio-pci (see scripts/host-vm --iommu)");
-		return SKIPPED;
-	}
+	if (!find_path("/sys/bus/pci/drivers/vfio-pci/0000:*", folder, sizeof(folder)))
+		return skip("no device is bound to vfio-pci (see scripts/host-vm --iommu)");
 	if (assigned.iommufd) {
 		assigned.fd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
-		if (assigned.fd < 0) {
-			puts("skipped: this kernel has no iommufd");
-			return SKIPPED;
-		}
+		if (assigned.fd < 0)
+			return skip("this kernel has no iommufd");
 	}
 	if (!(assigned.iommufd ? open_iommufd(folder) : open_type1(folder)))
 		return 1;
@@ -324,11 +319,9 @@ static bool start_subject(struct subject *subject)
 /* Whether there was a fault since this was asked before, and all were for 2 MiB. */
 static bool was_huge(const struct subject *subject)
 {
-	struct hostblob_ttm_test faults = { .handle = subject->buffer.handle, .request = HOSTBLOB_TTM_FAULTS };
+	struct hostblob_ttm_test faults = { .request = HOSTBLOB_TTM_FAULTS };
 
-	if (drmIoctl(node, DRM_IOCTL_HOSTBLOB_TTM_TEST, &faults))
-		return failed("the test driver");
-	return faults.value && faults.count == faults.value;
+	return test_driver_ask(node, &subject->buffer, &faults) && faults.value && faults.count == faults.value;
 }
 
 static bool map_each(const struct subject *subject, struct singles *singles)
@@ -455,10 +448,8 @@ int main(int argc, char **argv)
 	if (result)
 		return result;
 	node = node_open(NULL, driver, sizeof(driver));
-	if (node < 0) {
-		puts("skipped: no DRM node of a known driver");
-		return SKIPPED;
-	}
+	if (node < 0)
+		return skip(NO_NODE);
 	subject.kind = argv[first];
 	return start_subject(&subject) && check(&subject, !strcmp(argv[first + 1], "mapped")) ? 0 : 1;
 }

@@ -4,6 +4,7 @@
  * needs no VMREAD and no VMWRITE.
  */
 #include "vmx.h"
+#include "test.h"
 
 #include <errno.h>
 #include <linux/kvm.h>
@@ -14,7 +15,6 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
-#define PAGE_BYTES 4096
 
 /* Intel's Software Developer's Manual, volume 3, 24 to 30 and appendix A. */
 #define MSR_VMX_PROCBASED_CTLS2 0x48bu

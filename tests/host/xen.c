@@ -6,6 +6,7 @@
  */
 #include "buffer.h"
 #include "machine.h"
+#include "test.h"
 
 #include <hostblob_ttm.h>
 
@@ -21,8 +22,6 @@
 #include <unistd.h>
 #include <xf86drm.h>
 
-#define PAGE_BYTES 4096
-#define SKIPPED 77
 #define PAGES 3
 #define NOPAGE_FAULTS 1000
 
@@ -41,28 +40,16 @@ struct guest {
 	volatile uint8_t *memory;
 };
 
-static bool ask(struct guest *guest, enum hostblob_ttm_request request, uint32_t count, uint32_t *left)
-{
-	struct hostblob_ttm_test test = { .handle = guest->buffer.handle, .request = request, .count = count };
-
-	if (drmIoctl(guest->node, DRM_IOCTL_HOSTBLOB_TTM_TEST, &test)) {
-		perror("the test driver");
-		return false;
-	}
-	if (left)
-		*left = test.count;
-	return true;
-}
-
 /* The buffer loses its PTEs, and the next @count faults on it go as requested. */
 static bool take_away(struct guest *guest, enum hostblob_ttm_request request, uint32_t count)
 {
-	return ask(guest, HOSTBLOB_TTM_MOVE, 0, NULL) && ask(guest, request, count, NULL);
+	return test_driver_request(guest->node, &guest->buffer, HOSTBLOB_TTM_MOVE, 0, NULL) &&
+	       test_driver_request(guest->node, &guest->buffer, request, count, NULL);
 }
 
 static bool give_back(struct guest *guest, enum hostblob_ttm_request request, uint32_t *left)
 {
-	return ask(guest, request, 0, left);
+	return test_driver_request(guest->node, &guest->buffer, request, 0, left);
 }
 
 /* To its HLT, which is all that it does. */
@@ -182,11 +169,10 @@ static bool create(struct guest *guest)
 	if (machine_create(&guest->machine, 1))
 		return false;
 	if (!ioctl(guest->machine.vm, KVM_CHECK_EXTENSION, KVM_CAP_XEN_HVM)) {
-		puts("skipped: this kernel's KVM has no Xen interface");
-		exit(SKIPPED);
+		exit(skip("this kernel's KVM has no Xen interface"));
 	}
 	guest->machine.code[0] = 0xf4; /* hlt */
-	if (buffer_create(guest->node, "amdgpu", BUFFER_DMA_BUF, PAGES * PAGE_BYTES, &guest->buffer))
+	if (buffer_create(guest->node, TEST_DRIVER, BUFFER_DMA_BUF, PAGES * PAGE_BYTES, &guest->buffer))
 		return false;
 	guest->memory = buffer_map(&guest->buffer);
 	return guest->memory &&
@@ -207,7 +193,6 @@ int main(int argc, char **argv)
 {
 	const char *expected = argc == 2 ? argv[1] : "";
 	struct guest guest = { .retried = !strcmp(expected, "retried") };
-	char driver[32];
 	bool good = true;
 
 	if (!guest.retried && strcmp(expected, "fatal")) {
@@ -221,11 +206,9 @@ int main(int argc, char **argv)
 		      help ? stdout : stderr);
 		return help ? 0 : 2;
 	}
-	guest.node = node_open(NULL, driver, sizeof(driver));
-	if (guest.node < 0 || strcmp(driver, "amdgpu") || access("/sys/module/hostblob_ttm", F_OK)) {
-		puts("skipped: the TTM test driver is not loaded");
-		return SKIPPED;
-	}
+	guest.node = test_driver_open();
+	if (guest.node < 0)
+		return skip("the TTM test driver is not loaded");
 	for (unsigned int i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
 		if (!create(&guest)) {
 			perror("a guest with the Xen interface");

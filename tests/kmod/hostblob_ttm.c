@@ -608,14 +608,77 @@ static int set_source(struct test_source *source, const struct hostblob_ttm_test
 	return 0;
 }
 
-static int test_test(struct drm_device *drm, void *data, struct drm_file *file)
+/* How many faults are left that are to go wrong in that way. */
+static atomic_t *faults_left(struct test_bo *test, u32 request)
+{
+	switch (request) {
+	case HOSTBLOB_TTM_FAULT_NOPAGE:
+		return &test->nopage;
+	case HOSTBLOB_TTM_FAULT_WAIT:
+		return &test->wait;
+	case HOSTBLOB_TTM_FAULT_SIGBUS:
+		return &test->sigbus;
+	case HOSTBLOB_TTM_FAULT_READ_ONLY:
+		return &test->read_only;
+	case HOSTBLOB_TTM_FAULT_ZAP:
+		return &test->zap;
+	case HOSTBLOB_TTM_FAULT_GONE:
+		return &test->gone;
+	default:
+		return NULL;
+	}
+}
+
+static int swap_out(struct test_device *device, u32 *pages)
 {
 	struct ttm_operation_ctx ctx = { .interruptible = true };
-	struct test_device *device = to_test_device(drm);
+	int result = ttm_device_swapout(&device->bdev, &ctx, GFP_KERNEL);
+
+	*pages = max(result, 0);
+	/* A buffer that somebody uses at the moment stays where it is. */
+	return result == -EBUSY ? 0 : min(result, 0);
+}
+
+static int ask_buffer(struct test_device *device, struct test_bo *test, struct hostblob_ttm_test *args)
+{
+	atomic_t *left = faults_left(test, args->request);
+
+	if (left) {
+		args->count = atomic_xchg(left, args->count);
+		return 0;
+	}
+	switch (args->request) {
+	case HOSTBLOB_TTM_LOOKUPS:
+		args->count = atomic_xchg(&test->lookups, 0);
+		return 0;
+	case HOSTBLOB_TTM_POPULATED:
+		args->count = atomic_xchg(&test->populated, 0);
+		return 0;
+	case HOSTBLOB_TTM_FAULTS:
+		args->count = atomic_xchg(&test->faults, 0);
+		args->value = atomic_xchg(&test->huge_faults, 0);
+		return 0;
+	case HOSTBLOB_TTM_FORK:
+		return interrupt_forks(test, args);
+	case HOSTBLOB_TTM_CONTEND:
+		return contend(&test->bo);
+	case HOSTBLOB_TTM_MOVE:
+	case HOSTBLOB_TTM_GUT:
+		return move_buffer(test, args->request == HOSTBLOB_TTM_GUT);
+	case HOSTBLOB_TTM_EVICT:
+		return evict(device, test, &args->count);
+	case HOSTBLOB_TTM_SWAP_OUT:
+		return swap_out(device, &args->count);
+	default:
+		return -EINVAL;
+	}
+}
+
+static int test_ioctl(struct drm_device *drm, void *data, struct drm_file *file)
+{
 	struct hostblob_ttm_test *args = data;
 	struct drm_gem_object *gem;
-	struct test_bo *test;
-	int result = 0;
+	int result;
 
 	switch (args->request) {
 	case HOSTBLOB_TTM_PAGES:
@@ -628,58 +691,7 @@ static int test_test(struct drm_device *drm, void *data, struct drm_file *file)
 	gem = drm_gem_object_lookup(file, args->handle);
 	if (!gem)
 		return -ENOENT;
-	test = to_test_bo(gem);
-	switch (args->request) {
-	case HOSTBLOB_TTM_FAULT_NOPAGE:
-		args->count = atomic_xchg(&test->nopage, args->count);
-		break;
-	case HOSTBLOB_TTM_FAULT_WAIT:
-		args->count = atomic_xchg(&test->wait, args->count);
-		break;
-	case HOSTBLOB_TTM_FAULT_SIGBUS:
-		args->count = atomic_xchg(&test->sigbus, args->count);
-		break;
-	case HOSTBLOB_TTM_FAULT_READ_ONLY:
-		args->count = atomic_xchg(&test->read_only, args->count);
-		break;
-	case HOSTBLOB_TTM_FAULT_ZAP:
-		args->count = atomic_xchg(&test->zap, args->count);
-		break;
-	case HOSTBLOB_TTM_FAULT_GONE:
-		args->count = atomic_xchg(&test->gone, args->count);
-		break;
-	case HOSTBLOB_TTM_LOOKUPS:
-		args->count = atomic_xchg(&test->lookups, 0);
-		break;
-	case HOSTBLOB_TTM_POPULATED:
-		args->count = atomic_xchg(&test->populated, 0);
-		break;
-	case HOSTBLOB_TTM_FAULTS:
-		args->count = atomic_xchg(&test->faults, 0);
-		args->value = atomic_xchg(&test->huge_faults, 0);
-		break;
-	case HOSTBLOB_TTM_FORK:
-		result = interrupt_forks(test, args);
-		break;
-	case HOSTBLOB_TTM_CONTEND:
-		result = contend(&test->bo);
-		break;
-	case HOSTBLOB_TTM_MOVE:
-	case HOSTBLOB_TTM_GUT:
-		result = move_buffer(test, args->request == HOSTBLOB_TTM_GUT);
-		break;
-	case HOSTBLOB_TTM_EVICT:
-		result = evict(device, test, &args->count);
-		break;
-	case HOSTBLOB_TTM_SWAP_OUT:
-		result = ttm_device_swapout(&device->bdev, &ctx, GFP_KERNEL);
-		args->count = max(result, 0);
-		/* A buffer that somebody uses at the moment stays where it is. */
-		result = result == -EBUSY ? 0 : min(result, 0);
-		break;
-	default:
-		result = -EINVAL;
-	}
+	result = ask_buffer(to_test_device(drm), to_test_bo(gem), args);
 	drm_gem_object_put(gem);
 	return result;
 }
@@ -690,7 +702,7 @@ static const struct drm_ioctl_desc test_ioctls[] = {
 	DRM_IOCTL_DEF_DRV(AMDGPU_GEM_CREATE, test_gem_create, DRM_RENDER_ALLOW),
 	DRM_IOCTL_DEF_DRV(AMDGPU_GEM_MMAP, test_gem_mmap, DRM_RENDER_ALLOW),
 	DRM_IOCTL_DEF_DRV(AMDGPU_GEM_OP, test_gem_op, DRM_RENDER_ALLOW),
-	DRM_IOCTL_DEF_DRV(HOSTBLOB_TTM_TEST, test_test, DRM_RENDER_ALLOW),
+	DRM_IOCTL_DEF_DRV(HOSTBLOB_TTM_TEST, test_ioctl, DRM_RENDER_ALLOW),
 };
 
 static int test_open(struct drm_device *drm, struct drm_file *file)
