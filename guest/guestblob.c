@@ -78,7 +78,7 @@ static void help(FILE *out)
 	      "  --output FILE     paint: write the picture to FILE, as PPM\n"
 	      "  --reference       paint: draw into plain memory, with no device\n"
 	      "  --json            print JSON\n"
-	      "  --help, --version\n",
+	      "  -h, --help, --version\n",
 	      out);
 }
 
@@ -555,7 +555,7 @@ int main(int argc, char **argv)
 
 	page_size = (uint64_t)sysconf(_SC_PAGESIZE);
 	for (int i = 1; i < argc; i++) {
-		if (!strcmp(argv[i], "--help")) {
+		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
 			help(stdout);
 			return 0;
 		}
