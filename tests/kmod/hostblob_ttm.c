@@ -461,36 +461,69 @@ static int evict(struct test_device *device, struct test_bo *test, u32 *evicted)
 
 /*
  * copy_huge_pmd() of the kernel reads a PMD, and after that takes the locks of the
- * page tables. For the process that asks for it, a buffer loses its pages between the two,
- * as memory pressure might do it there: what calls _raw_spin_lock() in that function calls
- * this instead. It can sleep, as these are calls like any other, of which only
- * the address has changed.
+ * page tables. move_huge_pmd() holds them, and has a PMD in neither place between its
+ * removal and set_pmd(). For the process that asks for it, a buffer loses its pages at that
+ * point, as memory pressure might do it there: what calls _raw_spin_lock() or set_pmd() in
+ * those functions calls one of these instead. It can sleep, as these are calls like any other,
+ * of which only the address has changed.
  */
-static struct kprobe fork_probes[8];
-static unsigned int fork_probe_count;
-static DEFINE_MUTEX(fork_mutex);
-static pid_t forking; /* these two are what fork_mutex guards */
-static struct test_bo *fork_loses;
-static atomic_t forks_interrupted;
+struct diversion {
+	const char *caller, *called;
+	kprobe_pre_handler_t handler;
+	struct kprobe probes[8];
+	unsigned int count;
+};
+
+static DEFINE_MUTEX(interrupt_mutex);
+static pid_t interrupted_process; /* these two are what interrupt_mutex guards */
+static struct test_bo *interrupt_loses;
+static atomic_t interrupts;
+
+static void lose_pages(void)
+{
+	mutex_lock(&interrupt_mutex);
+	if (interrupt_loses && interrupt_loses->bo.resource && !move_buffer(interrupt_loses, true))
+		atomic_inc(&interrupts);
+	mutex_unlock(&interrupt_mutex);
+}
 
 static void lock_late(raw_spinlock_t *lock)
 {
 	/* Not the second of the two locks. */
-	if (preemptible() && READ_ONCE(forking) == current->tgid) {
-		mutex_lock(&fork_mutex);
-		if (fork_loses && fork_loses->bo.resource && !move_buffer(fork_loses, true))
-			atomic_inc(&forks_interrupted);
-		mutex_unlock(&fork_mutex);
-	}
+	if (preemptible() && READ_ONCE(interrupted_process) == current->tgid)
+		lose_pages();
 	_raw_spin_lock(lock);
+}
+
+static void set_pmd_late(pmd_t *entry, pmd_t value)
+{
+	/* It sleeps with spinlocks held, which only other threads of its process could want. */
+	if (READ_ONCE(interrupted_process) == current->tgid) {
+		int count = preempt_count();
+
+		preempt_count_set(0);
+		lose_pages();
+		preempt_count_set(count);
+	}
+	set_pmd(entry, value);
+}
+
+static int call_instead(struct kprobe *probe, struct pt_regs *regs, unsigned long function)
+{
+	regs->sp -= sizeof(unsigned long);
+	*(unsigned long *)regs->sp = (unsigned long)probe->addr + CALL_INSN_SIZE;
+	instruction_pointer_set(regs, function);
+	return 1;
 }
 
 static int call_lock_late(struct kprobe *probe, struct pt_regs *regs)
 {
-	regs->sp -= sizeof(unsigned long);
-	*(unsigned long *)regs->sp = (unsigned long)probe->addr + CALL_INSN_SIZE;
-	instruction_pointer_set(regs, (unsigned long)lock_late);
-	return 1;
+	return call_instead(probe, regs, (unsigned long)lock_late);
+}
+
+static int call_set_pmd_late(struct kprobe *probe, struct pt_regs *regs)
+{
+	return call_instead(probe, regs, (unsigned long)set_pmd_late);
 }
 
 /* A probe that has this is not made a jump, which could not change the address. */
@@ -498,73 +531,101 @@ static void after_call(struct kprobe *probe, struct pt_regs *regs, unsigned long
 {
 }
 
-static void let_forks_be(void)
+static struct diversion in_fork = { "copy_huge_pmd", "_raw_spin_lock", call_lock_late };
+static struct diversion in_mremap = { "move_huge_pmd", "set_pmd", call_set_pmd_late };
+
+static void end_diversion(struct diversion *diversion)
 {
-	while (fork_probe_count > 0)
-		unregister_kprobe(&fork_probes[--fork_probe_count]);
+	while (diversion->count > 0)
+		unregister_kprobe(&diversion->probes[--diversion->count]);
 }
 
-static int divert_locks(u8 *function, unsigned long size)
+/* Whether this calls @function, or what paravirt calls where that is inlined. */
+static bool is_call(const u8 *code, const char *function)
 {
-	unsigned long i;
+	char symbol[KSYM_SYMBOL_LEN], *name = symbol;
 	s32 distance;
 
-	for (i = 0; i + CALL_INSN_SIZE <= size && fork_probe_count < ARRAY_SIZE(fork_probes); i++) {
-		u8 *end = function + i + CALL_INSN_SIZE;
-		struct kprobe *probe = &fork_probes[fork_probe_count];
+	if (*code != CALL_INSN_OPCODE)
+		return false;
+	memcpy(&distance, code + 1, sizeof(distance));
+	sprint_symbol(symbol, (unsigned long)code + CALL_INSN_SIZE + distance);
+	name += str_has_prefix(name, "native_");
+	name += str_has_prefix(name, function);
+	return str_has_prefix(name, "+0x0/");
+}
+
+static int divert_calls(struct diversion *diversion, u8 *code, u8 *end)
+{
+	for (; code + CALL_INSN_SIZE <= end && diversion->count < ARRAY_SIZE(diversion->probes); code++) {
+		struct kprobe *probe = &diversion->probes[diversion->count];
 		int result;
 
-		memcpy(&distance, function + i + 1, sizeof(distance));
-		if (function[i] != CALL_INSN_OPCODE || end + distance != (u8 *)_raw_spin_lock)
+		if (!is_call(code, diversion->called))
 			continue;
 		*probe = (struct kprobe){
-			.addr = function + i,
-			.pre_handler = call_lock_late,
+			.addr = code,
+			.pre_handler = diversion->handler,
 			.post_handler = after_call,
 		};
 		result = register_kprobe(probe);
 		if (result) {
-			let_forks_be();
+			end_diversion(diversion);
 			return result;
 		}
-		fork_probe_count++;
+		diversion->count++;
 	}
-	return fork_probe_count ? 0 : -EOPNOTSUPP;
+	return diversion->count ? 0 : -EOPNOTSUPP;
 }
 
-static int find_and_divert_locks(void)
+static int find_and_divert_calls(struct diversion *diversion)
 {
-	struct kprobe probe = { .symbol_name = "copy_huge_pmd" };
-	char symbol[KSYM_SYMBOL_LEN];
+	struct kprobe probe = { .symbol_name = diversion->caller };
+	char symbol[KSYM_SYMBOL_LEN], *in_symbol;
 	unsigned long offset, size;
-	int result = register_kprobe(&probe);
+	u8 *code;
 
-	if (result)
+	if (diversion->count)
+		return 0;
+	if (register_kprobe(&probe))
 		return -EOPNOTSUPP;
-	sprint_symbol(symbol, (unsigned long)probe.addr);
+	code = (u8 *)probe.addr;
 	unregister_kprobe(&probe);
-	if (sscanf(symbol, "copy_huge_pmd+%lx/%lx", &offset, &size) != 2)
+	sprint_symbol(symbol, (unsigned long)code);
+	in_symbol = strchr(symbol, '+');
+	if (!in_symbol || sscanf(in_symbol, "+%lx/%lx", &offset, &size) != 2)
 		return -EOPNOTSUPP;
-	return divert_locks((u8 *)probe.addr, size - offset);
+	return divert_calls(diversion, code, code + size - offset);
 }
 
-static int interrupt_forks(struct test_bo *test, struct hostblob_ttm_test *args)
+static int divert(u32 call)
 {
-	int result = 0;
+	switch (call) {
+	case HOSTBLOB_TTM_IN_FORK:
+		return find_and_divert_calls(&in_fork);
+	case HOSTBLOB_TTM_IN_MREMAP:
+		return find_and_divert_calls(&in_mremap);
+	default:
+		return call ? -EINVAL : 0;
+	}
+}
 
-	mutex_lock(&fork_mutex);
-	if (args->count && !fork_probe_count)
-		result = find_and_divert_locks();
-	if (fork_loses)
-		drm_gem_object_put(&fork_loses->bo.base);
-	fork_loses = NULL;
+static int interrupt(struct test_bo *test, struct hostblob_ttm_test *args)
+{
+	int result;
+
+	mutex_lock(&interrupt_mutex);
+	result = divert(args->count);
+	if (interrupt_loses)
+		drm_gem_object_put(&interrupt_loses->bo.base);
+	interrupt_loses = NULL;
 	if (args->count && !result) {
 		drm_gem_object_get(&test->bo.base);
-		fork_loses = test;
+		interrupt_loses = test;
 	}
-	WRITE_ONCE(forking, fork_loses ? current->tgid : 0);
-	args->count = atomic_xchg(&forks_interrupted, 0);
-	mutex_unlock(&fork_mutex);
+	WRITE_ONCE(interrupted_process, interrupt_loses ? current->tgid : 0);
+	args->count = atomic_xchg(&interrupts, 0);
+	mutex_unlock(&interrupt_mutex);
 	return result;
 }
 
@@ -658,8 +719,8 @@ static int ask_buffer(struct test_device *device, struct test_bo *test, struct h
 		args->count = atomic_xchg(&test->faults, 0);
 		args->value = atomic_xchg(&test->huge_faults, 0);
 		return 0;
-	case HOSTBLOB_TTM_FORK:
-		return interrupt_forks(test, args);
+	case HOSTBLOB_TTM_INTERRUPT:
+		return interrupt(test, args);
 	case HOSTBLOB_TTM_CONTEND:
 		return contend(&test->bo);
 	case HOSTBLOB_TTM_MOVE:
@@ -793,9 +854,10 @@ static void __exit test_exit(void)
 {
 	struct test_device *test = platform_get_drvdata(platform);
 
-	let_forks_be();
-	if (fork_loses)
-		drm_gem_object_put(&fork_loses->bo.base);
+	end_diversion(&in_fork);
+	end_diversion(&in_mremap);
+	if (interrupt_loses)
+		drm_gem_object_put(&interrupt_loses->bo.base);
 	drm_dev_unplug(&test->drm);
 	devres_release_group(&platform->dev, NULL);
 	platform_device_unregister(platform);

@@ -61,12 +61,12 @@ enum hostblob_ttm_request {
 	 */
 	HOSTBLOB_TTM_LOOKUPS,
 	/*
-	 * With @count 1, throw the buffer's pages away, as HOSTBLOB_TTM_GUT does, whenever the
-	 * caller's process is in the midst of a fork(), between the read of a huge PMD and
-	 * the lock that guards it; with 0, never. @count: how often that happened since this
-	 * was asked before. -EOPNOTSUPP where the kernel is not built as Debian's.
+	 * Throw the buffer's pages away, as HOSTBLOB_TTM_GUT does, whenever the caller's
+	 * process is in the midst of the call @count, enum hostblob_ttm_calls. Out: @count, how
+	 * often that happened since this was asked before. -EOPNOTSUPP where the kernel is not
+	 * built as Debian's.
 	 */
-	HOSTBLOB_TTM_FORK,
+	HOSTBLOB_TTM_INTERRUPT,
 	/* Keep the buffer reserved until somebody waits for it, as a fault does. */
 	HOSTBLOB_TTM_CONTEND,
 };
@@ -91,6 +91,13 @@ enum hostblob_ttm_operations {
 	HOSTBLOB_TTM_USUAL,
 	HOSTBLOB_TTM_TRACKING, /* the driver wants to be told of writes */
 	HOSTBLOB_TTM_OWN_OPEN, /* it has an open() of its own */
+};
+
+/* Those that copy or move a huge PMD, and where in them pages can be lost. */
+enum hostblob_ttm_calls {
+	HOSTBLOB_TTM_IN_NONE,
+	HOSTBLOB_TTM_IN_FORK, /* between the read of the PMD and the lock that guards it */
+	HOSTBLOB_TTM_IN_MREMAP, /* while the PMD is in neither place */
 };
 
 /**
