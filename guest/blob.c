@@ -3,7 +3,7 @@
  * Creates blobs with blob_id 0, which the device takes as "linear memory of this
  * size", and maps any. That needs no context and no capset; the kernel makes a context
  * of its own for each open file. Of other devices those with Venus have such blobs,
- * too, in a context of that capset.
+ * too, in a context of that capset; the rest have buffers of OpenGL.
  */
 #include "blob.h"
 
@@ -24,6 +24,7 @@
 #define WINDOW_BAR 4
 
 /* Their numbers in the virtio specification, which VIRTGPU_PARAM_* has as bits. */
+#define CAPSET_VIRGL2 2
 #define CAPSET_VENUS 4
 #define CAPSET_CROSS_DOMAIN 5
 
@@ -36,12 +37,19 @@ static int is_virtio_gpu(int node)
 	return result;
 }
 
-/* Not the first choice: only such blobs are for user space to map, and for nobody else. */
-static int needs_venus(int node)
+/*
+ * The capset whose blobs a device has, 0 for those without one. They come first: only such
+ * blobs are for user space to map, and for nobody else.
+ */
+static uint32_t capset_of(int node)
 {
 	int capsets = blob_parameter(node, VIRTGPU_PARAM_SUPPORTED_CAPSET_IDs);
 
-	return (capsets & 1 << CAPSET_VENUS) && !(capsets & 1 << CAPSET_CROSS_DOMAIN);
+	if (capsets & 1 << CAPSET_CROSS_DOMAIN)
+		return 0;
+	if (capsets & 1 << CAPSET_VENUS)
+		return CAPSET_VENUS;
+	return capsets & 1 << CAPSET_VIRGL2 ? CAPSET_VIRGL2 : 0;
 }
 
 /* Returns @node, or a negative errno after a message. */
@@ -49,15 +57,15 @@ static int make_context(int node)
 {
 	struct drm_virtgpu_context_set_param capset = {
 		.param = VIRTGPU_CONTEXT_PARAM_CAPSET_ID,
-		.value = CAPSET_VENUS,
+		.value = capset_of(node),
 	};
 	struct drm_virtgpu_context_init context = { .num_params = 1, .ctx_set_params = (uintptr_t)&capset };
 	int error;
 
-	if (!needs_venus(node) || !drmIoctl(node, DRM_IOCTL_VIRTGPU_CONTEXT_INIT, &context))
+	if (!capset.value || !drmIoctl(node, DRM_IOCTL_VIRTGPU_CONTEXT_INIT, &context))
 		return node;
 	error = errno;
-	warn("making a Venus context");
+	warn("making a context of capset %" PRIu64, (uint64_t)capset.value);
 	close(node);
 	return -error;
 }
@@ -123,17 +131,35 @@ static int check_offer(int node)
 	return -ENOTSUP;
 }
 
+/* virglrenderer's PIPE_RESOURCE_CREATE: a buffer that can be mapped, which a blob is made of. */
+#define BUFFER_WORDS 12
+#define CREATE_RESOURCE (48 | (BUFFER_WORDS - 1) << 16)
+#define FORMAT_R8_UNORM 64
+#define BIND_VERTICES (1 << 4)
+#define PERSISTENT_AND_COHERENT (1 << 1 | 1 << 2)
+
 int blob_create(int node, uint64_t size, struct blob *blob)
 {
+	static uint32_t buffers;
+	uint32_t command[BUFFER_WORDS] = {
+		CREATE_RESOURCE, 0, FORMAT_R8_UNORM, BIND_VERTICES, (uint32_t)size, 1, 1, 1, 0, 0,
+		PERSISTENT_AND_COHERENT,
+	};
+	uint32_t capset = capset_of(node);
 	struct drm_virtgpu_resource_create_blob create = {
 		.blob_mem = VIRTGPU_BLOB_MEM_HOST3D,
 		.blob_flags = VIRTGPU_BLOB_FLAG_USE_MAPPABLE,
 		.size = size,
 	};
 
-	/* Venus refuses any other flag. */
-	if (!needs_venus(node))
+	/* Renderers refuse any other flag. */
+	if (!capset)
 		create.blob_flags |= VIRTGPU_BLOB_FLAG_USE_SHAREABLE;
+	if (capset == CAPSET_VIRGL2) {
+		create.blob_id = command[BUFFER_WORDS - 1] = ++buffers;
+		create.cmd = (uintptr_t)command;
+		create.cmd_size = sizeof(command);
+	}
 	return blob_request(node, &create, NULL, blob);
 }
 

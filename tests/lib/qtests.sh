@@ -13,8 +13,9 @@ qtest_groups() {
 }
 
 # qtest EMULATOR PROGRAM [OPTION]...: with a little quarantine, as tests look at how much
-# memory QEMU has.
+# memory QEMU has, and with files that a test can truncate.
 qtest() {
-	in_root env ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=1 UBSAN_OPTIONS=halt_on_error=1 \
+	in_root env ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=1:verify_asan_link_order=0 \
+		UBSAN_OPTIONS=halt_on_error=1 LD_PRELOAD=/cache/build/tools/tests/device/unsealed.so \
 		/hostblob/tests/device/run-qtest "/cache/prefix/bin/$1" "/cache/prefix/bin/$2" "${@:3}"
 }
