@@ -6,6 +6,7 @@ set -euo pipefail
 
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cache=${HOSTBLOB_CACHE:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/hostblob}
+[[ $cache = /* ]] || cache=$PWD/$cache
 logs=$cache/logs
 
 # die CAUSE WAY_OUT: one line each, then exit 1.
@@ -59,10 +60,22 @@ step() {
 	printf '[%s] %s: %d s\n' "$position" "$what" $((SECONDS - begin)) >&2
 }
 
+# own_cache: it is there, and this user may write to it.
+own_cache() {
+	mkdir -p "$cache" 2>/dev/null || die "cannot create the cache folder $cache" "set HOSTBLOB_CACHE to a folder that you can write"
+	[ -w "$cache" ] || die "the cache folder $cache belongs to $(stat -c %U "$cache")" "set HOSTBLOB_CACHE to a folder that you can write"
+}
+
+# need_built FILE WHAT: for commands that don't build what they use.
+need_built() {
+	[ -e "$1" ] || die "$2 is not built in $cache" "run scripts/build, or set HOSTBLOB_CACHE to the folder of a build"
+	own_cache
+}
+
 # need_space GIB: refuse early rather than half way through.
 need_space() {
 	local free
-	mkdir -p "$cache" 2>/dev/null || die "cannot create the cache folder $cache" "set HOSTBLOB_CACHE to a folder that you can write"
+	own_cache
 	free=$(df --output=avail -k "$cache" | tail -n 1)
 	[ "$free" -ge $(($1 * 1048576)) ] ||
 		die "$cache has $((free / 1048576)) GiB free, $1 GiB are needed" "free some space, or set HOSTBLOB_CACHE to a folder on a larger disk"
@@ -70,7 +83,7 @@ need_space() {
 
 # One command at a time changes the cache; the lock goes with the process.
 lock_cache() {
-	mkdir -p "$cache" 2>/dev/null || die "cannot create the cache folder $cache" "set HOSTBLOB_CACHE to a folder that you can write"
+	own_cache
 	[ -z "${HOSTBLOB_LOCKED:-}" ] || return 0
 	exec 9>"$cache/lock"
 	if ! flock -n 9; then
