@@ -20,7 +20,7 @@ packages=(
 	qemu-system-modules-opengl qemu-system-modules-spice qemu-system-x86 syslinux-common virgl-server
 	xorriso
 	# checking
-	clang libclang-rt-19-dev llvm shellcheck
+	clang clang-tidy cppcheck libclang-rt-19-dev llvm shellcheck
 )
 packages_bookworm=(
 	bc bison build-essential busybox-static ca-certificates ccache cpio file flex git
