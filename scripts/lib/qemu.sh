@@ -4,7 +4,10 @@
 # sources.sh and modules.sh.
 
 # The devices that the tests' guests have, on top of what a PC is made of.
-qemu_devices=(EDU I440FX IOMMUFD PCIE_PORT Q35 VFIO_PCI VGA_PCI VIRTIO_BLK VIRTIO_GPU VIRTIO_PCI VIRTIO_VGA)
+qemu_devices=(
+	EDU I440FX IOMMUFD PCI_BRIDGE PCIE_PORT Q35 VFIO_PCI VGA_PCI VIRTIO_BLK VIRTIO_GPU VIRTIO_PCI
+	VIRTIO_VGA XIO3130
+)
 
 # compile_qemu FOLDER [CONFIGURE OPTION]...: the source in $cache/build/FOLDER, and
 # those of its tests that are about our series. Where the same options were used before,
