@@ -215,8 +215,10 @@ uint64_t blob_window(int node, char *path, unsigned int path_size)
 	if (!resources)
 		return 0;
 	for (int bar = 0; bar <= WINDOW_BAR; bar++) {
-		if (fscanf(resources, "%" SCNx64 " %" SCNx64 " %*x", &start, &end) != 2)
-			start = end = 0;
+		if (fscanf(resources, "%" SCNx64 " %" SCNx64 " %*x", &start, &end) == 2)
+			continue;
+		start = end = 0;
+		break;
 	}
 	fclose(resources);
 	return end ? end - start + 1 : 0;

@@ -364,6 +364,7 @@ int hostblob_context_destroy(struct hostblob_device *device, uint32_t context_id
 	if (!context)
 		return -ESRCH;
 	while (!LIST_EMPTY(&context->attachments))
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): LIST_REMOVE() moves the first on */
 		detach(device, LIST_FIRST(&context->attachments));
 	tdelete(context, &device->contexts, by_id);
 	free_context(context);
@@ -698,6 +699,7 @@ int hostblob_resource_unref(struct hostblob_device *device, uint32_t resource_id
 	if (!resource)
 		return -ENOENT;
 	while (!LIST_EMPTY(&resource->attachments))
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): LIST_REMOVE() moves the first on */
 		detach(device, LIST_FIRST(&resource->attachments));
 	tdelete(resource, &device->resources, by_id);
 	free_resource(resource);

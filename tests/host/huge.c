@@ -637,7 +637,7 @@ static bool check_contended(void)
 		return false;
 	if (pthread_create(&thread, NULL, hold, &contention))
 		return false;
-	for (uint64_t i = 0; !atomic_load(&contention.over) && good; i++) {
+	while (!atomic_load(&contention.over) && good) {
 		good = buffer_map_at(&subject->buffer, subject->area, 0, HUGE_BYTES);
 		good = good && *(volatile uint32_t *)subject->area == HOST_VALUE;
 	}

@@ -114,7 +114,7 @@ int machine_add_vcpu(struct machine *machine)
 	machine->vcpus[i] = ioctl(machine->vm, KVM_CREATE_VCPU, i);
 	if (machine->vcpus[i] < 0)
 		return failed("KVM_CREATE_VCPU");
-	machine->runs[i] = mmap(NULL, machine->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, machine->vcpus[i], 0);
+	machine->runs[i] = mmap(NULL, (size_t)machine->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, machine->vcpus[i], 0);
 	if (machine->runs[i] == MAP_FAILED) {
 		close(machine->vcpus[i]);
 		return failed("mmap of the vCPU");
@@ -154,7 +154,11 @@ int machine_create(struct machine *machine, unsigned int vcpus)
 		result = failed("/dev/kvm");
 		goto error;
 	}
-	machine->run_size = (uint32_t)ioctl(machine->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+	machine->run_size = ioctl(machine->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+	if (machine->run_size <= 0) {
+		result = failed("KVM_GET_VCPU_MMAP_SIZE");
+		goto error;
+	}
 	machine->vm = ioctl(machine->kvm, KVM_CREATE_VM, 0);
 	if (machine->vm < 0) {
 		result = failed("KVM_CREATE_VM");
@@ -209,7 +213,7 @@ int machine_tell_faults(struct machine *machine)
 void machine_destroy(struct machine *machine)
 {
 	for (unsigned int i = 0; i < machine->vcpu_count; i++) {
-		munmap(machine->runs[i], machine->run_size);
+		munmap(machine->runs[i], (size_t)machine->run_size);
 		close(machine->vcpus[i]);
 	}
 	if (machine->vm >= 0)
@@ -355,10 +359,10 @@ static int read_statistic(int fd, const char *name, uint64_t *value)
 		size_t size = sizeof(*description) + header.name_size;
 
 		if (size >= sizeof(bytes) ||
-		    pread(stats, bytes, size, (off_t)(header.desc_offset + i * size)) != (ssize_t)size)
+		    pread(stats, bytes, size, header.desc_offset + (off_t)(i * size)) != (ssize_t)size)
 			result = -EIO;
 		else if (!strcmp(description->name, name))
-			result = pread(stats, value, sizeof(*value), (off_t)(header.data_offset + description->offset)) ==
+			result = pread(stats, value, sizeof(*value), (off_t)header.data_offset + description->offset) ==
 						 sizeof(*value) ? 0 : -EIO;
 	}
 	close(stats);

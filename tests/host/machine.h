@@ -20,7 +20,7 @@ struct machine {
 	int kvm, vm, vcpus[MACHINE_VCPUS];
 	struct kvm_run *runs[MACHINE_VCPUS];
 	unsigned int vcpu_count;
-	uint32_t run_size;
+	int run_size;
 	uint8_t *code;
 	uint64_t faults_told; /* those whose page KVM_EXIT_MEMORY_FAULT named */
 	pthread_t threads[MACHINE_VCPUS];

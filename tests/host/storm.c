@@ -117,8 +117,7 @@ static int limit_pages(struct storm *storm, uint64_t pages)
 	int written = -1;
 
 	if (file && (storm->limit || fscanf(file, "%" SCNu64, &storm->limit) == 1)) {
-		rewind(file);
-		written = fprintf(file, "%" PRIu64 "\n", pages ? pages : storm->limit);
+		written = fseek(file, 0, SEEK_SET) ? -1 : fprintf(file, "%" PRIu64 "\n", pages ? pages : storm->limit);
 	}
 	if (!file || fclose(file) || written < 0) {
 		perror(path);

@@ -49,7 +49,7 @@ static bool fails(int error)
 	type __wrap_##name parameters; \
 	type __wrap_##name parameters \
 	{ \
-		return fails(error) ? failure : __real_##name arguments; \
+		return fails(error) ? (failure) : __real_##name arguments; \
 	}
 
 WRAP(void *, malloc, NULL, ENOMEM, (size_t size), (size))
@@ -72,6 +72,8 @@ static unsigned int count_files(void)
 	DIR *folder = opendir("/proc/self/fd");
 	unsigned int count = 0;
 
+	if (!folder)
+		abort();
 	while (readdir(folder))
 		count++;
 	closedir(folder);

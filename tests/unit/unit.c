@@ -158,6 +158,8 @@ static unsigned int count_files(void)
 	DIR *folder = opendir("/proc/self/fd");
 	unsigned int count = 0;
 
+	if (!folder)
+		abort();
 	while (readdir(folder))
 		count++;
 	closedir(folder);
@@ -170,6 +172,8 @@ static unsigned int count_mappings(void)
 	unsigned int count = 0;
 	int character;
 
+	if (!maps)
+		abort();
 	while ((character = getc(maps)) != EOF)
 		count += character == '\n';
 	fclose(maps);
