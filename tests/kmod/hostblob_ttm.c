@@ -434,11 +434,11 @@ static int test_gem_op(struct drm_device *drm, void *data, struct drm_file *file
 	return copy_to_user(u64_to_user_ptr(args->value), &info, sizeof(info)) ? -EFAULT : 0;
 }
 
-static int move_buffer(struct test_bo *test, bool away)
+static int move_buffer(struct test_bo *test, bool away, bool no_wait)
 {
 	struct ttm_operation_ctx ctx = { .interruptible = true };
 	struct ttm_placement placement = in_gtt;
-	int result = ttm_bo_reserve(&test->bo, true, false, NULL);
+	int result = ttm_bo_reserve(&test->bo, true, no_wait, NULL);
 
 	if (result)
 		return result;
@@ -456,7 +456,7 @@ static int evict(struct test_device *device, struct test_bo *test, u32 *evicted)
 {
 	*evicted = test->bo.resource && test->bo.resource->mem_type == TTM_PL_TT;
 	return *evicted ? ttm_resource_manager_evict_all(&device->bdev, ttm_manager_type(&device->bdev, TTM_PL_TT)) :
-			  move_buffer(test, false);
+			  move_buffer(test, false, false);
 }
 
 /*
@@ -479,10 +479,10 @@ static pid_t interrupted_process; /* these two are what interrupt_mutex guards *
 static struct test_bo *interrupt_loses;
 static atomic_t interrupts;
 
-static void lose_pages(void)
+static void lose_pages(bool no_wait)
 {
 	mutex_lock(&interrupt_mutex);
-	if (interrupt_loses && interrupt_loses->bo.resource && !move_buffer(interrupt_loses, true))
+	if (interrupt_loses && interrupt_loses->bo.resource && !move_buffer(interrupt_loses, true, no_wait))
 		atomic_inc(&interrupts);
 	mutex_unlock(&interrupt_mutex);
 }
@@ -491,18 +491,21 @@ static void lock_late(raw_spinlock_t *lock)
 {
 	/* Not the second of the two locks. */
 	if (preemptible() && READ_ONCE(interrupted_process) == current->tgid)
-		lose_pages();
+		lose_pages(false);
 	_raw_spin_lock(lock);
 }
 
 static void set_pmd_late(pmd_t *entry, pmd_t value)
 {
-	/* It sleeps with spinlocks held, which only other threads of its process could want. */
+	/*
+	 * It sleeps with spinlocks held. Whoever unmaps the buffer here at this time may want one of
+	 * them, and has the reservation.
+	 */
 	if (READ_ONCE(interrupted_process) == current->tgid) {
 		int count = preempt_count();
 
 		preempt_count_set(0);
-		lose_pages();
+		lose_pages(true);
 		preempt_count_set(count);
 	}
 	set_pmd(entry, value);
@@ -725,7 +728,7 @@ static int ask_buffer(struct test_device *device, struct test_bo *test, struct h
 		return contend(&test->bo);
 	case HOSTBLOB_TTM_MOVE:
 	case HOSTBLOB_TTM_GUT:
-		return move_buffer(test, args->request == HOSTBLOB_TTM_GUT);
+		return move_buffer(test, args->request == HOSTBLOB_TTM_GUT, false);
 	case HOSTBLOB_TTM_EVICT:
 		return evict(device, test, &args->count);
 	case HOSTBLOB_TTM_SWAP_OUT:
