@@ -19,7 +19,7 @@ die() {
 # usage_error WHAT: for arguments that make no sense; exit 2.
 usage_error() {
 	printf '%s: %s\n' "${0##*/}" "$1" >&2
-	printf "Try '%s --help'.\n" "${0##*/}" >&2
+	printf "Try '%s --help'.\n" "$0" >&2
 	exit 2
 }
 

@@ -101,7 +101,8 @@ take_result() {
 		shown[i]=$((shown[i] + 1))
 		while IFS= read -r line; do [ -z "$line" ] || say "$i" "$line"; done <<<"${explains[i]}"
 		say "$i" "$2 ${shown[i]} $3"
-		[ ! -t 1 ] || printf '%s%s%s %s: %s\n' "$colour" "$result" "$plain" "${ids[i]}" "$3"
+		ran+=("${ids[i]}:$name")
+		[ ! -t 1 ] || printf '%s%s%s %s:%s\n' "$colour" "$result" "$plain" "${ids[i]}" "$3"
 		case $result in
 		PASS) passed=$((passed + 1)) ;;
 		SKIP) skipped=$((skipped + 1)) ;;
@@ -137,7 +138,7 @@ take_line() {
 end_group() {
 	local i=$1 status=$2 wrong='' suite=${ids[$1]%%:*} ms
 	if [ "${plan[i]:-none}" != "${told[i]}" ]; then
-		wrong="told of ${told[i]} of ${plan[i]:-?} tests, exit status $status"
+		wrong="printed ${told[i]} results, and a plan (1..N) of ${plan[i]:-none}; exit status $status"
 	elif [ "${filters[i]}" = '*' ] && [ "${told[i]}" = 0 ]; then
 		wrong="no tests, exit status $status"
 	elif [ "$status" != 0 ] && [ "${bad[i]}" = 0 ] && [ "${shown[i]}" = "${told[i]}" ]; then
