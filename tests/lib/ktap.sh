@@ -58,13 +58,14 @@ ktap_result() {
 	esac
 }
 
-# ktap_check NAME COMMAND...: its exit status is the result, what it prints the detail.
+# ktap_check NAME COMMAND...: its exit status is the result, what it prints the detail. Its
+# variables must not hide the script's from ktap_on_failure.
 ktap_check() {
-	local name=$1 status=0 output
+	local ktap_name=$1 ktap_status=0 ktap_printed
 	shift
-	ktap_wants "$name" || return 0
-	output=$("$@" 2>&1 </dev/null) || status=$?
-	ktap_result "$status" "$name" "$output"
+	ktap_wants "$ktap_name" || return 0
+	ktap_printed=$("$@" 2>&1 </dev/null) || ktap_status=$?
+	ktap_result "$ktap_status" "$ktap_name" "$ktap_printed"
 }
 
 # ktap_end: the plan; exits 1 if a test has failed.
