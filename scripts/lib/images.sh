@@ -72,14 +72,20 @@ finish_image() {
 }
 
 # make_host_image TREE RELEASE HEADERS OUTPUT DRIVER...: the initrd of an emulated
-# host, with the test driver.
+# host, with the test driver; and OUTPUT-amdgpu.cpio, ten times as large, with that driver.
 make_host_image() {
-	local tree=$1 release=$2 headers=$3 output=$4 root
+	local tree=$1 release=$2 headers=$3 output=$4 root engine
 	shift 4
 	begin_image "$release" host-init
 	add_modules "$tree" "$release" "$root" virtio_pci 9pnet_virtio 9p kvm_amd kvm_intel drm_ttm_helper "$@"
 	add_test_driver "$headers" "$root/lib/modules/$release"
+	cp -r "$root" "$root-amdgpu"
 	finish_image "$tree" "$release" "$root" "$output"
+	root+=-amdgpu
+	add_modules "$tree" "$release" "$root" amdgpu
+	mkdir -p "$root/lib/firmware/amdgpu"
+	for engine in sdma sdma1; do /hostblob/tests/amdgpu/make-firmware "$root/lib/firmware/amdgpu/kaveri_$engine.bin"; done
+	finish_image "$tree" "$release" "$root" "${output%.cpio}-amdgpu.cpio"
 }
 
 # make_guest_image TREE RELEASE OUTPUT [MODULE]...: the initrd of a small guest, with

@@ -3,10 +3,10 @@
 # QEMU with our series, from Debian's source. Needs common.sh, root.sh,
 # sources.sh and modules.sh.
 
-# The devices that the tests' guests have, on top of what a PC is made of.
+# The devices that the tests' guests and hosts have, on top of what a PC is made of.
 qemu_devices=(
-	EDU I440FX IOMMUFD PCI_BRIDGE PCIE_PORT Q35 VFIO_PCI VGA_PCI VIRTIO_BLK VIRTIO_GPU VIRTIO_PCI
-	VIRTIO_VGA XIO3130
+	AMDGPU_MODEL EDU I440FX IOMMUFD PCI_BRIDGE PCIE_PORT Q35 VFIO_PCI VGA_PCI VIRTIO_9P VIRTIO_BLK
+	VIRTIO_GPU VIRTIO_PCI VIRTIO_VGA VTD XIO3130
 )
 
 # compile_qemu FOLDER [CONFIGURE OPTION]...: the source in $cache/build/FOLDER, and
@@ -25,7 +25,7 @@ compile_qemu() {
 			./configure --target-list=x86_64-softmmu --with-devices-x86_64=hostblob \
 				--without-default-devices --without-default-features --disable-docs --disable-tools \
 				--disable-install-blobs --enable-kvm --enable-opengl --enable-pixman --enable-png \
-				--enable-tcg --enable-virglrenderer $*
+				--enable-tcg --enable-virglrenderer --enable-attr --enable-virtfs $*
 		printf "options %s\n" "$*" >build/.options
 		targets=(qemu-system-x86_64)
 		for test in qtest/{device-plug,iothread-dma,virtio-gpu{,-gl,-hostblob{,-cross-domain}}}-test unit/test-host-fault; do
@@ -39,7 +39,8 @@ compile_qemu() {
 unpack_our_qemu() {
 	local patch patches
 	unpack_qemu "$cache/build/$1"
-	mapfile -t patches < <(series_patches qemu-patches/10.0 ${2:+"For comparison only"})
+	[ -n "${2:-}" ] || install -D -t "$cache/build/$1/hw/display/amdgpu" "$checkout"/tests/amdgpu/{amdgpu-model.c,sdma.[ch]}
+	mapfile -t patches < <(series_patches qemu-patches/10.0 ${2:+"For tests only"})
 	for patch in "${patches[@]}"; do
 		in_root git -C "/cache/build/$1" apply --unsafe-paths "/hostblob/$patch"
 	done
