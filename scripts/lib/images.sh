@@ -71,16 +71,19 @@ finish_image() {
 	pack "$3" "$4"
 }
 
-# make_host_image TREE RELEASE HEADERS OUTPUT DRIVER...: the initrd of an emulated
-# host, with the test driver; and OUTPUT-amdgpu.cpio, ten times as large, with that driver.
+# make_host_image TREE RELEASE HEADERS OUTPUT [amdgpu] DRIVER...: the initrd of an emulated
+# host, with the test driver. amdgpu, which is larger than all the others, is in one of its
+# own, OUTPUT-amdgpu.cpio, with these.
 make_host_image() {
-	local tree=$1 release=$2 headers=$3 output=$4 root engine
+	local tree=$1 release=$2 headers=$3 output=$4 root engine amdgpu=0
 	shift 4
+	[ "$1" != amdgpu ] || { amdgpu=1 && shift; }
 	begin_image "$release" host-init
 	add_modules "$tree" "$release" "$root" virtio_pci 9pnet_virtio 9p kvm_amd kvm_intel drm_ttm_helper "$@"
 	add_test_driver "$headers" "$root/lib/modules/$release"
-	cp -r "$root" "$root-amdgpu"
+	[ "$amdgpu" = 0 ] || cp -r "$root" "$root-amdgpu"
 	finish_image "$tree" "$release" "$root" "$output"
+	[ "$amdgpu" = 1 ] || return 0
 	root+=-amdgpu
 	add_modules "$tree" "$release" "$root" amdgpu
 	mkdir -p "$root/lib/firmware/amdgpu"
