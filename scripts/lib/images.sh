@@ -87,7 +87,7 @@ make_host_image() {
 	root+=-amdgpu
 	add_modules "$tree" "$release" "$root" amdgpu
 	mkdir -p "$root/lib/firmware/amdgpu"
-	for engine in sdma sdma1; do /hostblob/tests/amdgpu/make-firmware "$root/lib/firmware/amdgpu/kaveri_$engine.bin"; done
+	for engine in sdma sdma1 pfp me ce mec mec2 rlc; do /hostblob/tests/amdgpu/make-firmware "$root/lib/firmware/amdgpu/kaveri_$engine.bin"; done
 	finish_image "$tree" "$release" "$root" "${output%.cpio}-amdgpu.cpio"
 }
 

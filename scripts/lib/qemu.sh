@@ -39,7 +39,7 @@ compile_qemu() {
 unpack_our_qemu() {
 	local patch patches
 	unpack_qemu "$cache/build/$1"
-	[ -n "${2:-}" ] || install -D -t "$cache/build/$1/hw/display/amdgpu" "$checkout"/tests/amdgpu/{amdgpu-model.c,sdma.[ch]}
+	[ -n "${2:-}" ] || install -D -t "$cache/build/$1/hw/display/amdgpu" "$checkout"/tests/amdgpu/{amdgpu-model.c,cp.[ch],sdma.[ch]}
 	mapfile -t patches < <(series_patches qemu-patches/10.0 ${2:+"For tests only"})
 	for patch in "${patches[@]}"; do
 		in_root git -C "/cache/build/$1" apply --unsafe-paths "/hostblob/$patch"

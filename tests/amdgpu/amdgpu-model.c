@@ -2,14 +2,15 @@
 /*
  * As much of an AMD GPU, a Kaveri (CIK), as Linux's amdgpu driver needs to bind and to use its
  * memory: a VRAM BAR, registers that mostly read back what was written, the two copy engines of
- * sdma.c with the page tables that they go through, and the ring of interrupts. It has no display,
- * no shaders and no power management, and needs the parameters and the ROM that README.md names.
+ * sdma.c and the command processor of cp.c with the page tables that they go through, and the ring
+ * of interrupts. It has no display, no shaders and no power management, and needs the parameters
+ * and the ROM that README.md names.
  *
  * For tests. It is built into QEMU as hw/display/amdgpu/amdgpu-model.c; scripts/lib/qemu.sh puts
  * it there.
  *
  * Registers have the names and the dword indexes of Linux's asic_reg headers: oss_2_0_d.h (SDMA,
- * IH, SRBM), gmc_7_1_d.h (VM, MC) and bif_4_1_d.h (the rest).
+ * IH, SRBM), gmc_7_1_d.h (VM, MC), gfx_7_2_d.h (CP) and bif_4_1_d.h (the rest).
  */
 #include "qemu/osdep.h"
 #include "qemu/units.h"
@@ -23,6 +24,7 @@
 #include "hw/pci/pcie.h"
 #include "hw/qdev-properties.h"
 #include "migration/vmstate.h"
+#include "cp.h"
 #include "sdma.h"
 
 #define TYPE_AMDGPU_MODEL "amdgpu-model"
@@ -44,6 +46,7 @@ OBJECT_DECLARE_SIMPLE_TYPE(AmdgpuModel, AMDGPU_MODEL)
  * is held up, and so much that a ring's test and a page table's update are done at once.
  */
 #define BUDGET (1 * MiB)
+#define PACKETS 4096
 #define POLL_INTERVAL_NS SCALE_MS
 
 /* Of a guest that resets a broken ring again and again. */
@@ -55,7 +58,7 @@ enum {
     PCIE_INDEX2 = 0xc, PCIE_DATA2 = 0xd, PCIE_INDEX = 0xe, PCIE_DATA = 0xf,
     SMC_IND_DATA_0 = 0x81, SMC_IND_DATA_11 = 0x1ad,
 
-    SRBM_SOFT_RESET = 0x398,
+    SRBM_GFX_CNTL = 0x391, SRBM_SOFT_RESET = 0x398,
 
     VM_CONTEXT1_CNTL = 0x505,
     VM_CONTEXT8_PAGE_TABLE_BASE_ADDR = 0x50e,
@@ -75,6 +78,12 @@ enum {
     CONFIG_MEMSIZE = 0x150a,
     GPU_HDP_FLUSH_REQ = 0x1537, GPU_HDP_FLUSH_DONE = 0x1538,
 
+    CP_ME_CNTL = 0x21b6, CP_RB0_RPTR = 0x21c0,
+    CP_RB0_BASE = 0x3040, CP_RB0_CNTL, CP_RB0_RPTR_ADDR = 0x3043, CP_RB0_RPTR_ADDR_HI,
+    CP_RB0_WPTR, CP_RB0_BASE_HI = 0x30b1,
+    CP_MQD_BASE_ADDR = 0x3245, /* the first of a compute queue's registers */
+    CP_MQD_CONTROL = 0x3267, /* the last */
+
     SDMA0_UCODE_ADDR = 0x3400, /* the first register of engine 0 */
     SDMA_ENGINE_STRIDE = 0x200,
 };
@@ -88,6 +97,24 @@ enum {
     SDMA_GFX_RB_RPTR_ADDR_HI = 0x88, SDMA_GFX_RB_RPTR_ADDR_LO,
 };
 
+/* Of a compute queue, from its first register on. */
+enum {
+    HQD_ACTIVE = 0x2,
+    HQD_PQ_BASE = 0x8, HQD_PQ_BASE_HI, HQD_PQ_RPTR,
+    HQD_PQ_RPTR_REPORT_ADDR, HQD_PQ_RPTR_REPORT_ADDR_HI,
+    HQD_PQ_DOORBELL_CONTROL = 0xf, HQD_PQ_WPTR, HQD_PQ_CONTROL,
+    HQD_DEQUEUE_REQUEST = 0x18,
+    HQD_REGISTERS = CP_MQD_CONTROL - CP_MQD_BASE_ADDR + 1,
+};
+
+/* Of two micro engines, numbers 1 and 2, with 4 pipes of 8 queues each. */
+#define QUEUES_PER_PIPE 8
+#define PIPES_PER_ME 4
+#define QUEUES (2 * PIPES_PER_ME * QUEUES_PER_PIPE)
+
+#define CP_ME_CNTL__HALT (BIT(26) | BIT(28)) /* PFP_HALT, ME_HALT */
+#define HQD_DOORBELL_EN BIT(30)
+
 #define SDMA_CNTL__TRAP_ENABLE BIT(0)
 #define SDMA_F32_CNTL__HALT BIT(0)
 #define SDMA_RB_CNTL__RB_ENABLE BIT(0)
@@ -100,6 +127,7 @@ enum {
 #define IH_CNTL__ENABLE_INTR BIT(0)
 #define IH_CNTL__RPTR_REARM BIT(4)
 
+#define SOURCE_CP_END_OF_PIPE 181
 #define SOURCE_SDMA_TRAP 224
 #define SOURCE_SDMA_ILLEGAL_INSTRUCTION 247
 
@@ -117,6 +145,9 @@ struct AmdgpuModel {
 
     uint32_t registers[REGISTERS];
     struct sdma_engine engines[ENGINES];
+    struct cp_ring gfx;
+    uint32_t queue_registers[QUEUES][HQD_REGISTERS];
+    struct cp_ring queues[QUEUES];
     bool interrupt_armed;
 
     QEMUBH *bh;
@@ -286,11 +317,11 @@ static void notify(AmdgpuModel *s)
 }
 
 /* Adds a vector to the ring. One that is full loses its oldest, and the driver is told. */
-static void raise_interrupt(AmdgpuModel *s, unsigned int source, unsigned int instance, unsigned int vmid)
+static void raise_interrupt(AmdgpuModel *s, unsigned int source, unsigned int ring, unsigned int vmid)
 {
     uint32_t control = s->registers[IH_RB_CNTL], pasid = s->registers[IH_VMID_0_LUT + vmid];
     uint32_t vector[4] = {
-        cpu_to_le32(source), 0, cpu_to_le32(instance | vmid << 8 | pasid << 16), 0,
+        cpu_to_le32(source), 0, cpu_to_le32(ring | vmid << 8 | pasid << 16), 0,
     };
     uint64_t size = 4ull << extract32(control, 1, 5);
     uint32_t overflow = s->registers[IH_RB_WPTR] & IH_RB_WPTR__RB_OVERFLOW;
@@ -391,12 +422,180 @@ static void run(AmdgpuModel *s, struct sdma_engine *engine)
     }
 }
 
+/* Command processor -------------------------------------------------------- */
+
+static int cp_read(void *opaque, unsigned int vmid, uint64_t address, uint32_t *data, uint32_t dwords)
+{
+    return gpu_access(opaque, vmid, address, (uint8_t *)data, 4 * dwords, false);
+}
+
+static int cp_write(void *opaque, unsigned int vmid, uint64_t address, const uint32_t *data, uint32_t dwords)
+{
+    return gpu_access(opaque, vmid, address, (uint8_t *)data, 4 * dwords, true);
+}
+
+static void cp_interrupt(void *opaque, const struct cp_ring *ring, unsigned int vmid)
+{
+    raise_interrupt(opaque, SOURCE_CP_END_OF_PIPE, ring->id, vmid);
+}
+
+static void cp_stopped(void *opaque, const struct cp_ring *ring, uint32_t header, const char *reason)
+{
+    AmdgpuModel *s = opaque;
+
+    if (s->warnings < WARNINGS_MAX) {
+        s->warnings++;
+        warn_report(TYPE_AMDGPU_MODEL ": ring %02x halts at packet %08x, offset %u: %s", ring->id, header, ring->rptr,
+                    reason);
+    }
+}
+
+static void run_cp(AmdgpuModel *s, struct cp_ring *ring, uint32_t rptr_high, uint32_t rptr_low)
+{
+    const struct cp_ops ops = {
+        .read = cp_read,
+        .write = cp_write,
+        .read_register = engine_read_register,
+        .write_register = engine_write_register,
+        .interrupt = cp_interrupt,
+        .stopped = cp_stopped,
+        .opaque = s,
+    };
+    uint32_t before = ring->rptr;
+
+    switch (cp_run(ring, &ops, PACKETS)) {
+    case CP_BUSY:
+        qemu_bh_schedule(s->bh);
+        break;
+    case CP_WAITING:
+        timer_mod(s->poll, qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL) + POLL_INTERVAL_NS);
+        break;
+    case CP_IDLE:
+    case CP_HALTED:
+        break;
+    }
+    if (ring->rptr != before) {
+        write_back(s, rptr_high, rptr_low, ring->rptr);
+    }
+}
+
+/* CP_RB0_CNTL and CP_HQD_PQ_CONTROL have it in their lowest bits. */
+static uint32_t ring_dwords(uint32_t control)
+{
+    unsigned int order = extract32(control, 0, 6) + 1;
+
+    return order < 32 ? 1u << order : 0;
+}
+
+static void set_gfx_ring(AmdgpuModel *s)
+{
+    s->gfx.base = ((uint64_t)s->registers[CP_RB0_BASE_HI] << 32 | s->registers[CP_RB0_BASE]) << 8;
+    s->gfx.dwords = ring_dwords(s->registers[CP_RB0_CNTL]);
+    s->gfx.rptr = s->registers[CP_RB0_RPTR] & (s->gfx.dwords - 1);
+    s->gfx.wptr = s->registers[CP_RB0_WPTR] & (s->gfx.dwords - 1);
+}
+
+static void run_gfx(AmdgpuModel *s)
+{
+    if (!(s->registers[CP_ME_CNTL] & CP_ME_CNTL__HALT)) {
+        run_cp(s, &s->gfx, extract32(s->registers[CP_RB0_RPTR_ADDR_HI], 0, 8), s->registers[CP_RB0_RPTR_ADDR]);
+        s->registers[CP_RB0_RPTR] = s->gfx.rptr;
+    }
+}
+
+static void set_queue(AmdgpuModel *s, unsigned int number)
+{
+    const uint32_t *registers = s->queue_registers[number];
+    struct cp_ring *ring = &s->queues[number];
+
+    ring->id = (1 + number / (PIPES_PER_ME * QUEUES_PER_PIPE)) << 2 | number / QUEUES_PER_PIPE % PIPES_PER_ME |
+               number % QUEUES_PER_PIPE << 4;
+    ring->base = ((uint64_t)registers[HQD_PQ_BASE_HI] << 32 | registers[HQD_PQ_BASE]) << 8;
+    ring->dwords = ring_dwords(registers[HQD_PQ_CONTROL]);
+    ring->rptr = registers[HQD_PQ_RPTR] & (ring->dwords - 1);
+    ring->wptr = registers[HQD_PQ_WPTR] & (ring->dwords - 1);
+}
+
+static void run_queue(AmdgpuModel *s, unsigned int number)
+{
+    uint32_t *registers = s->queue_registers[number];
+
+    if (registers[HQD_ACTIVE] & 1) {
+        run_cp(s, &s->queues[number], extract32(registers[HQD_PQ_RPTR_REPORT_ADDR_HI], 0, 16),
+               registers[HQD_PQ_RPTR_REPORT_ADDR]);
+        registers[HQD_PQ_RPTR] = s->queues[number].rptr;
+    }
+}
+
+static void set_queue_register(AmdgpuModel *s, unsigned int number, uint32_t reg, uint32_t value)
+{
+    uint32_t *registers = s->queue_registers[number];
+    bool was_active = registers[HQD_ACTIVE] & 1;
+
+    registers[reg] = value;
+    if (reg == HQD_DEQUEUE_REQUEST && value) {
+        registers[HQD_ACTIVE] = 0;
+    } else if (reg == HQD_ACTIVE && value & 1 && !was_active) {
+        cp_reset(&s->queues[number]);
+        set_queue(s, number);
+        run_queue(s, number);
+    }
+}
+
+/* The queue that is selected for access to such a register. */
+static bool is_of_queue(AmdgpuModel *s, uint32_t index, unsigned int *number, uint32_t *reg)
+{
+    uint32_t selected = s->registers[SRBM_GFX_CNTL];
+    unsigned int me = extract32(selected, 2, 2), pipe = extract32(selected, 0, 2), queue = extract32(selected, 8, 3);
+
+    if (index < CP_MQD_BASE_ADDR || index > CP_MQD_CONTROL || me < 1 || me > 2) {
+        return false;
+    }
+    *number = ((me - 1) * PIPES_PER_ME + pipe) * QUEUES_PER_PIPE + queue;
+    *reg = index - CP_MQD_BASE_ADDR;
+    return true;
+}
+
+/* A doorbell's value is the write pointer of the queue that has its number. */
+static void doorbell_write(void *opaque, hwaddr addr, uint64_t value, unsigned size)
+{
+    AmdgpuModel *s = opaque;
+
+    for (unsigned int i = 0; i < QUEUES; i++) {
+        uint32_t *registers = s->queue_registers[i];
+        uint32_t control = registers[HQD_PQ_DOORBELL_CONTROL];
+
+        if (registers[HQD_ACTIVE] & 1 && control & HQD_DOORBELL_EN && extract32(control, 2, 21) == addr / 4) {
+            registers[HQD_PQ_WPTR] = value;
+            s->queues[i].wptr = value & (s->queues[i].dwords - 1);
+            run_queue(s, i);
+        }
+    }
+}
+
+static uint64_t doorbell_read(void *opaque, hwaddr addr, unsigned size)
+{
+    return 0;
+}
+
+static const MemoryRegionOps doorbell_ops = {
+    .read = doorbell_read,
+    .write = doorbell_write,
+    .endianness = DEVICE_LITTLE_ENDIAN,
+    .impl = { .min_access_size = 4, .max_access_size = 4 },
+    .valid = { .min_access_size = 4, .max_access_size = 4 },
+};
+
 static void run_all(void *opaque)
 {
     AmdgpuModel *s = opaque;
 
     for (unsigned int i = 0; i < ENGINES; i++) {
         run(s, &s->engines[i]);
+    }
+    run_gfx(s);
+    for (unsigned int i = 0; i < QUEUES; i++) {
+        run_queue(s, i);
     }
 }
 
@@ -489,6 +688,9 @@ static uint32_t read_register(AmdgpuModel *s, uint32_t index)
     if (is_of_engine(index, &instance, &reg)) {
         return get_engine_register(s, instance, reg);
     }
+    if (is_of_queue(s, index, &instance, &reg)) {
+        return s->queue_registers[instance][reg];
+    }
     switch (index) {
     case MM_DATA:
         if (mm_index_is_vram(s, &offset)) {
@@ -526,6 +728,10 @@ static void write_register(AmdgpuModel *s, uint32_t index, uint32_t value)
         set_engine_register(s, instance, reg, value);
         return;
     }
+    if (is_of_queue(s, index, &instance, &reg)) {
+        set_queue_register(s, instance, reg, value);
+        return;
+    }
     if (index == MM_DATA) {
         if (mm_index_is_vram(s, &offset)) {
             value = cpu_to_le32(value);
@@ -544,6 +750,22 @@ static void write_register(AmdgpuModel *s, uint32_t index, uint32_t value)
                 sdma_reset(&s->engines[i]);
             }
         }
+        break;
+    case CP_ME_CNTL:
+        if (value & CP_ME_CNTL__HALT) {
+            cp_reset(&s->gfx);
+        }
+        run_gfx(s);
+        break;
+    case CP_RB0_BASE:
+    case CP_RB0_BASE_HI:
+    case CP_RB0_CNTL:
+    case CP_RB0_RPTR:
+        set_gfx_ring(s);
+        break;
+    case CP_RB0_WPTR:
+        set_gfx_ring(s);
+        run_gfx(s);
         break;
     case IH_RB_CNTL:
         if (value & IH_RB_CNTL__WPTR_OVERFLOW_CLEAR) {
@@ -597,6 +819,10 @@ static void amdgpu_model_reset(DeviceState *dev)
         engine_registers(s, i)[SDMA_F32_CNTL] = SDMA_F32_CNTL__HALT;
         set_ring(s, &s->engines[i]);
     }
+    s->gfx = (struct cp_ring) {};
+    s->registers[CP_ME_CNTL] = CP_ME_CNTL__HALT;
+    memset(s->queue_registers, 0, sizeof(s->queue_registers));
+    memset(s->queues, 0, sizeof(s->queues));
 }
 
 static void amdgpu_model_realize(PCIDevice *pdev, Error **errp)
@@ -612,10 +838,10 @@ static void amdgpu_model_realize(PCIDevice *pdev, Error **errp)
     pci_set_byte(pdev->config + PCI_REVISION_ID, s->revision);
     pci_config_set_interrupt_pin(pdev->config, 1);
 
-    if (!memory_region_init_ram(&s->vram, OBJECT(s), TYPE_AMDGPU_MODEL ".vram", vram_size(s), errp) ||
-        !memory_region_init_ram(&s->doorbell, OBJECT(s), TYPE_AMDGPU_MODEL ".doorbell", 2 * MiB, errp)) {
+    if (!memory_region_init_ram(&s->vram, OBJECT(s), TYPE_AMDGPU_MODEL ".vram", vram_size(s), errp)) {
         return;
     }
+    memory_region_init_io(&s->doorbell, OBJECT(s), &doorbell_ops, s, TYPE_AMDGPU_MODEL ".doorbell", 2 * MiB);
     memory_region_init_io(&s->mmio, OBJECT(s), &mmio_ops, s, TYPE_AMDGPU_MODEL ".mmio", MMIO_SIZE);
     /* MM_INDEX and MM_DATA, and what is between them and the rest. */
     memory_region_init_alias(&s->io, OBJECT(s), TYPE_AMDGPU_MODEL ".io", &s->mmio, 0, 256);
@@ -645,10 +871,24 @@ static void amdgpu_model_exit(PCIDevice *pdev)
     pcie_cap_exit(pdev);
 }
 
-/* Idle engines have nothing but what their registers say. */
+static bool cp_is_idle(const struct cp_ring *ring)
+{
+    return ring->rptr == ring->wptr && !ring->ib.dwords && !ring->fault;
+}
+
+/* What is idle has nothing but what its registers say. */
 static int amdgpu_model_pre_save(void *opaque)
 {
     AmdgpuModel *s = opaque;
+    bool idle = cp_is_idle(&s->gfx);
+
+    for (unsigned int i = 0; i < QUEUES; i++) {
+        idle &= cp_is_idle(&s->queues[i]);
+    }
+    if (!idle) {
+        error_report(TYPE_AMDGPU_MODEL ": the command processor has work: try again");
+        return -EBUSY;
+    }
 
     for (unsigned int i = 0; i < ENGINES; i++) {
         const struct sdma_engine *engine = &s->engines[i];
@@ -674,6 +914,12 @@ static int amdgpu_model_post_load(void *opaque, int version_id)
         };
         set_ring(s, &s->engines[i]);
     }
+    s->gfx = (struct cp_ring) {};
+    set_gfx_ring(s);
+    for (unsigned int i = 0; i < QUEUES; i++) {
+        s->queues[i] = (struct cp_ring) {};
+        set_queue(s, i);
+    }
     return 0;
 }
 
@@ -686,6 +932,7 @@ static const VMStateDescription amdgpu_model_vmstate = {
     .fields = (const VMStateField[]) {
         VMSTATE_PCI_DEVICE(parent_obj, AmdgpuModel),
         VMSTATE_UINT32_ARRAY(registers, AmdgpuModel, REGISTERS),
+        VMSTATE_UINT32_2DARRAY(queue_registers, AmdgpuModel, QUEUES, HQD_REGISTERS),
         VMSTATE_BOOL(interrupt_armed, AmdgpuModel),
         VMSTATE_END_OF_LIST()
     },
