@@ -46,7 +46,7 @@ OBJECT_DECLARE_SIMPLE_TYPE(AmdgpuModel, AMDGPU_MODEL)
  * is held up, and so much that a ring's test and a page table's update are done at once.
  */
 #define BUDGET (1 * MiB)
-#define PACKETS 4096
+#define CP_BUDGET (64 * KiB) /* dwords */
 #define POLL_INTERVAL_NS SCALE_MS
 
 /* Of a guest that resets a broken ring again and again. */
@@ -141,7 +141,9 @@ struct AmdgpuModel {
     PCIDevice parent_obj;
 
     MemoryRegion vram, doorbell, mmio, io;
-    uint32_t vram_mib, device_id, revision;
+    uint32_t vram_mib;
+    uint16_t device_id;
+    uint8_t revision;
 
     uint32_t registers[REGISTERS];
     struct sdma_engine engines[ENGINES];
@@ -150,6 +152,8 @@ struct AmdgpuModel {
     struct cp_ring queues[QUEUES];
     bool interrupt_armed;
 
+    /* A ring is at work: what it writes to a register may ask for another one, which is to wait. */
+    bool running;
     QEMUBH *bh;
     QEMUTimer *poll;
     unsigned int warnings;
@@ -246,7 +250,7 @@ static bool translate(AmdgpuModel *s, unsigned int vmid, uint64_t address, bool 
         unsigned int bits = 9 + extract32(s->registers[VM_CONTEXT1_CNTL], 24, 4);
 
         if (page > s->registers[VM_CONTEXT1_PAGE_TABLE_END_ADDR] ||
-            !read_entry(s, table, page >> bits, &entry) ||
+            !read_entry(s, table, page >> bits, &entry) || entry & PTE_SYSTEM ||
             !read_entry(s, entry & PTE_ADDRESS, extract64(page, 0, bits), &entry)) {
             return false;
         }
@@ -300,7 +304,8 @@ static void notify(AmdgpuModel *s)
 {
     PCIDevice *pdev = PCI_DEVICE(s);
     uint32_t control = s->registers[IH_CNTL];
-    bool pending = s->registers[IH_RB_RPTR] != (s->registers[IH_RB_WPTR] & ~IH_RB_WPTR__RB_OVERFLOW);
+    /* A full ring looks like an empty one but for the bit that says so. */
+    bool pending = s->registers[IH_RB_RPTR] != s->registers[IH_RB_WPTR];
 
     if (!(s->registers[IH_RB_CNTL] & IH_RB_CNTL__RB_ENABLE) || !(control & IH_CNTL__ENABLE_INTR)) {
         pending = false;
@@ -405,13 +410,21 @@ static void run(AmdgpuModel *s, struct sdma_engine *engine)
     };
     const uint32_t *registers = engine_registers(s, engine->instance);
     uint64_t before = engine->rptr;
+    enum sdma_result result;
 
-    switch (sdma_run(engine, &ops, BUDGET)) {
+    if (s->running) {
+        qemu_bh_schedule(s->bh);
+        return;
+    }
+    s->running = true;
+    result = sdma_run(engine, &ops, BUDGET);
+    s->running = false;
+    switch (result) {
     case SDMA_BUSY:
         qemu_bh_schedule(s->bh);
         break;
     case SDMA_WAITING:
-        timer_mod(s->poll, qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL) + POLL_INTERVAL_NS);
+        timer_mod_anticipate(s->poll, qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL) + POLL_INTERVAL_NS);
         break;
     case SDMA_IDLE:
     case SDMA_HALTED:
@@ -462,13 +475,21 @@ static void run_cp(AmdgpuModel *s, struct cp_ring *ring, uint32_t rptr_high, uin
         .opaque = s,
     };
     uint32_t before = ring->rptr;
+    enum cp_result result;
 
-    switch (cp_run(ring, &ops, PACKETS)) {
+    if (s->running) {
+        qemu_bh_schedule(s->bh);
+        return;
+    }
+    s->running = true;
+    result = cp_run(ring, &ops, CP_BUDGET);
+    s->running = false;
+    switch (result) {
     case CP_BUSY:
         qemu_bh_schedule(s->bh);
         break;
     case CP_WAITING:
-        timer_mod(s->poll, qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL) + POLL_INTERVAL_NS);
+        timer_mod_anticipate(s->poll, qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL) + POLL_INTERVAL_NS);
         break;
     case CP_IDLE:
     case CP_HALTED:
@@ -697,7 +718,7 @@ static uint32_t read_register(AmdgpuModel *s, uint32_t index)
             vram_access(s, offset, &value, sizeof(value), false);
             return le32_to_cpu(value);
         }
-        return offset / 4 != MM_DATA ? read_register(s, offset / 4) : 0;
+        return offset / 4 < REGISTERS && offset / 4 != MM_DATA ? read_register(s, offset / 4) : 0;
     /* What is behind pairs of registers is for the link and for power management. */
     case PCIE_DATA:
     case PCIE_DATA2:
@@ -736,7 +757,7 @@ static void write_register(AmdgpuModel *s, uint32_t index, uint32_t value)
         if (mm_index_is_vram(s, &offset)) {
             value = cpu_to_le32(value);
             vram_access(s, offset, &value, sizeof(value), true);
-        } else if (offset / 4 != MM_DATA) {
+        } else if (offset / 4 < REGISTERS && offset / 4 != MM_DATA) {
             write_register(s, offset / 4, value);
         }
         return;
@@ -880,10 +901,10 @@ static bool cp_is_idle(const struct cp_ring *ring)
 static int amdgpu_model_pre_save(void *opaque)
 {
     AmdgpuModel *s = opaque;
-    bool idle = cp_is_idle(&s->gfx);
+    bool idle = cp_is_idle(&s->gfx) || s->registers[CP_ME_CNTL] & CP_ME_CNTL__HALT;
 
     for (unsigned int i = 0; i < QUEUES; i++) {
-        idle &= cp_is_idle(&s->queues[i]);
+        idle &= cp_is_idle(&s->queues[i]) || !(s->queue_registers[i][HQD_ACTIVE] & 1);
     }
     if (!idle) {
         error_report(TYPE_AMDGPU_MODEL ": the command processor has work: try again");
@@ -893,7 +914,8 @@ static int amdgpu_model_pre_save(void *opaque)
     for (unsigned int i = 0; i < ENGINES; i++) {
         const struct sdma_engine *engine = &s->engines[i];
 
-        if (!engine->halted && (engine->rptr != engine->wptr || engine->ib.dwords || engine->fault)) {
+        if (engine_registers(s, i)[SDMA_GFX_RB_CNTL] & SDMA_RB_CNTL__RB_ENABLE &&
+            (engine->rptr != engine->wptr || engine->length || engine->ib.dwords || engine->fault)) {
             error_report(TYPE_AMDGPU_MODEL ": SDMA%u has work: try again", i);
             return -EBUSY;
         }
@@ -940,8 +962,8 @@ static const VMStateDescription amdgpu_model_vmstate = {
 
 static const Property amdgpu_model_properties[] = {
     DEFINE_PROP_UINT32("vram-mib", AmdgpuModel, vram_mib, 256),
-    DEFINE_PROP_UINT32("device-id", AmdgpuModel, device_id, DEVICE_ID),
-    DEFINE_PROP_UINT32("revision", AmdgpuModel, revision, 0),
+    DEFINE_PROP_UINT16("device-id", AmdgpuModel, device_id, DEVICE_ID),
+    DEFINE_PROP_UINT8("revision", AmdgpuModel, revision, 0),
 };
 
 static void amdgpu_model_class_init(ObjectClass *class, void *data)

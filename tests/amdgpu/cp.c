@@ -89,10 +89,12 @@ static bool end_of_pipe(struct cp_ring *ring, const struct cp_ops *ops, unsigned
 static bool write_data(const struct cp_ring *ring, const struct cp_ops *ops, const struct packet *packet,
 		       const uint32_t *body)
 {
-	uint32_t destination = body[0] >> 8 & 0xf;
+	uint32_t destination = body[0] >> 8 & 0xf; /* a register, or memory in one way or the other */
 	bool one_address = body[0] >> 16 & 1;
 	uint64_t address = body[1] | (uint64_t)body[2] << 32;
 
+	if (destination != 0 && destination != 1 && destination != 2 && destination != 5)
+		return false;
 	for (uint32_t i = 3; i + 1 < packet->dwords; i++) {
 		uint32_t value, step = one_address ? 0 : i - 3;
 
@@ -119,15 +121,18 @@ static bool set_uconfig_registers(const struct cp_ring *ring, const struct cp_op
 	return true;
 }
 
-/* Operation 1 writes the reference to the first register, and waits for the second. */
-static bool wait_is_over(const struct cp_ops *ops, const struct packet *packet, const uint32_t *body, bool *readable)
+/* Operation 1 writes the reference to the first register, once, and waits for the second. */
+static bool wait_is_over(struct cp_ring *ring, const struct cp_ops *ops, const struct packet *packet,
+			 const uint32_t *body, bool *readable)
 {
 	bool memory = body[0] >> 4 & 1, request = body[0] >> 6 & 1;
 	uint32_t value;
 
 	*readable = true;
-	if (request && !memory)
+	if (request && !memory && !ring->requested) {
+		ring->requested = true;
 		ops->write_register(ops->opaque, body[1], body[3]);
+	}
 	if (!memory) {
 		value = ops->read_register(ops->opaque, request ? body[2] : body[1]);
 	} else {
@@ -159,7 +164,7 @@ static enum cp_result execute(struct cp_ring *ring, const struct cp_ops *ops, co
 		good = end_of_pipe(ring, ops, packet->vmid, body[2] | (uint64_t)body[3] << 32, body[1], body + 4);
 		break;
 	case WAIT_REG_MEM:
-		over = wait_is_over(ops, packet, body, &good);
+		over = wait_is_over(ring, ops, packet, body, &good);
 		if (good && !over)
 			return CP_WAITING;
 		break;
@@ -201,6 +206,7 @@ static bool fetch(struct cp_ring *ring, const struct cp_ops *ops, struct packet 
 
 static void advance(struct cp_ring *ring, const struct packet *packet)
 {
+	ring->requested = false;
 	if (packet->in_ib) {
 		ring->ib.address += 4ull * packet->dwords;
 		ring->ib.dwords -= packet->dwords;
@@ -209,7 +215,7 @@ static void advance(struct cp_ring *ring, const struct packet *packet)
 	}
 }
 
-static enum cp_result step(struct cp_ring *ring, const struct cp_ops *ops)
+static enum cp_result step(struct cp_ring *ring, const struct cp_ops *ops, uint32_t *budget)
 {
 	struct packet packet;
 	enum cp_result result = CP_BUSY;
@@ -222,6 +228,7 @@ static enum cp_result step(struct cp_ring *ring, const struct cp_ops *ops)
 		return fail(ring, ops, 0, "the ring or its buffer can't be read");
 	if (!packet.dwords)
 		return CP_IDLE;
+	*budget -= packet.dwords < *budget ? packet.dwords : *budget;
 	if (packet.header >> 30 == 3 && (packet.header >> 8 & 0xff) != NOP)
 		result = execute(ring, ops, &packet);
 	if (result == CP_BUSY && !(packet.in_ib && !ring->ib.dwords))
@@ -229,15 +236,15 @@ static enum cp_result step(struct cp_ring *ring, const struct cp_ops *ops)
 	return result;
 }
 
-enum cp_result cp_run(struct cp_ring *ring, const struct cp_ops *ops, unsigned int packets)
+enum cp_result cp_run(struct cp_ring *ring, const struct cp_ops *ops, uint32_t budget)
 {
 	enum cp_result result = CP_BUSY;
 
 	if (ring->running)
 		return CP_BUSY;
 	ring->running = true;
-	while (packets-- && result == CP_BUSY)
-		result = step(ring, ops);
+	while (budget && result == CP_BUSY)
+		result = step(ring, ops, &budget);
 	ring->running = false;
 	return result;
 }
@@ -246,4 +253,5 @@ void cp_reset(struct cp_ring *ring)
 {
 	ring->fault = NULL;
 	ring->ib.dwords = 0;
+	ring->requested = false;
 }

@@ -35,6 +35,7 @@ enum cp_result {
  * @wptr: behind the last packet, in the same way
  * @id: who it is, for interrupts
  * @fault: why it stands still, or NULL
+ * @requested: the wait in work has written its register
  * @ib: the rest of the indirect buffer in work; no dwords if there is none
  * @running: guards against a callback that runs the ring again
  *
@@ -48,6 +49,7 @@ struct cp_ring {
 	uint8_t id;
 
 	const char *fault;
+	bool requested;
 	struct {
 		uint64_t address;
 		uint32_t dwords;
@@ -80,11 +82,11 @@ struct cp_ops {
  * cp_run() - execute packets
  * @ring: the ring
  * @ops: the GPU around it
- * @packets: how many packets at most
+ * @budget: about how many dwords of packets at most: the last may be longer
  *
  * Return: why it came back
  */
-enum cp_result cp_run(struct cp_ring *ring, const struct cp_ops *ops, unsigned int packets);
+enum cp_result cp_run(struct cp_ring *ring, const struct cp_ops *ops, uint32_t budget);
 
 /** cp_reset() - forget the fault and the indirect buffer; the ring stays as it is */
 void cp_reset(struct cp_ring *ring);

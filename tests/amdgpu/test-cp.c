@@ -143,7 +143,7 @@ static void put(struct gpu *gpu, const uint32_t *packets, size_t dwords)
 
 static enum cp_result run(struct gpu *gpu)
 {
-	return cp_run(&gpu->ring, &gpu->ops, 1000);
+	return cp_run(&gpu->ring, &gpu->ops, 10000);
 }
 
 static uint32_t get(const struct gpu *gpu, uint32_t address)
@@ -216,6 +216,10 @@ static void waits_last_until_they_are_met(void **state)
 	gpu->memory[0x1000 / 4] = htole32(7);
 	assert_int_equal(run(gpu), CP_WAITING);
 	assert_int_equal(gpu->registers[REQ], 1);
+	/* It asks once. */
+	gpu->registers[REQ] = 0;
+	assert_int_equal(run(gpu), CP_WAITING);
+	assert_int_equal(gpu->registers[REQ], 0);
 	gpu->registers[DONE] = 1;
 	assert_int_equal(run(gpu), CP_IDLE);
 	assert_int_equal(gpu->registers[SCRATCH], 1);
