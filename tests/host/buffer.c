@@ -132,11 +132,13 @@ static struct {
 
 static int choose_amdgpu_kind(const char *kind)
 {
+	amdgpu_kind.domain = AMDGPU_GEM_DOMAIN_GTT;
+	amdgpu_kind.flags = 0;
 	if (!strcmp(kind, "write-combined"))
 		amdgpu_kind.flags = AMDGPU_GEM_CREATE_CPU_GTT_USWC;
 	else if (!strcmp(kind, "vram"))
 		amdgpu_kind.domain = AMDGPU_GEM_DOMAIN_VRAM;
-	else
+	else if (strcmp(kind, "gtt"))
 		return -EINVAL;
 	return 0;
 }

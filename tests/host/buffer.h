@@ -31,7 +31,7 @@ int node_open(const char *path, char *driver, unsigned int driver_size);
 #define NO_NODE "no DRM node of a driver that is known to use TTM"
 
 /*
- * Of what the buffers are made that amdgpu gives from now on: "write-combined" or "vram"; or the
+ * Of what the buffers are made that amdgpu gives from now on: "gtt", "write-combined" or "vram"; or the
  * TTM test driver, through @node: "order-0", "order-3" or "order-8", blocks of at most that order; "shuffled";
  * "iomem"; "iomem-contiguous"; "compound"; "reserved"; "write-combined"; "uncached". Or how they are mapped:
  * "tracking", by a driver that wants to be told of writes; "own-open", by one with an

@@ -216,13 +216,40 @@ int gpu_evict(const struct gpu *gpu, enum gpu_eviction eviction)
 	return result;
 }
 
-int gpu_bytes_moved(const struct gpu *gpu, uint64_t *bytes)
+static int query(const struct gpu *gpu, uint32_t what, uint64_t *value)
 {
 	struct drm_amdgpu_info info = {
-		.return_pointer = (uintptr_t)bytes,
-		.return_size = sizeof(*bytes),
-		.query = AMDGPU_INFO_NUM_BYTES_MOVED,
+		.return_pointer = (uintptr_t)value,
+		.return_size = sizeof(*value),
+		.query = what,
 	};
 
 	return drmCommandWrite(gpu->node, DRM_AMDGPU_INFO, &info, sizeof(info));
+}
+
+int gpu_bytes_moved(const struct gpu *gpu, uint64_t *bytes)
+{
+	return query(gpu, AMDGPU_INFO_NUM_BYTES_MOVED, bytes);
+}
+
+/* The file has, for each process, a line with its id, and then one for each of its buffers. */
+int gpu_buffer_find(const struct gpu *gpu, const struct gpu_buffer *buffer, char *domain, size_t size)
+{
+	char path[128], line[256], word[16];
+	int result = -ENOENT, process, ours = 0;
+	unsigned int handle;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/amdgpu_gem_info", gpu->debugfs);
+	file = fopen(path, "r");
+	if (!file)
+		return -errno;
+	while (fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "pid %d", &process) == 1)
+			ours = process == getpid();
+		else if (ours && sscanf(line, " 0x%x: %*u byte %15s", &handle, word) == 2 && handle == buffer->handle)
+			result = snprintf(domain, size, "%s", word) < 0;
+	}
+	fclose(file);
+	return result;
 }

@@ -9,6 +9,7 @@
 #define GPU_H
 
 #include <amdgpu_drm.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* Mapped in the GPU's address space as well, at @address. */
@@ -53,5 +54,8 @@ int gpu_evict(const struct gpu *gpu, enum gpu_eviction eviction);
 
 /* So much has the driver moved since it was loaded: not between GTT and system. */
 int gpu_bytes_moved(const struct gpu *gpu, uint64_t *bytes);
+
+/* Where the buffer is: "VRAM", "GTT", or "CPU" in system memory that the GPU does not reach. */
+int gpu_buffer_find(const struct gpu *gpu, const struct gpu_buffer *buffer, char *domain, size_t size);
 
 #endif

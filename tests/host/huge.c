@@ -648,23 +648,39 @@ static bool check_contended(void)
 	return good;
 }
 
+/* What the GPU has of its own, behind its BAR. */
+static bool check_vram(void)
+{
+	bool good = of_kind("256 MiB of VRAM", "vram", 256 * MIB, 0, 128);
+
+	return !buffer_choose_kind(node, "gtt") && good;
+}
+
+/* Which driver it takes. */
+enum taker { ANY, TEST, GPU };
+
 static const struct {
 	const char *name;
 	bool (*run)(void);
-	bool any_driver;
+	enum taker taker;
 } checks[] = {
-	{ "whole", check_whole, true },	      { "large", check_large, true },
-	{ "end", check_end, true },	      { "odd", check_odd, true },
-	{ "advised", check_advised, true },
-	{ "unmap", check_unmap, true },	      { "protect", check_protect, true },
-	{ "move", check_move, true },	      { "fork", check_fork, true },
-	{ "private", check_private, true },   { "middle", check_middle, false },
-	{ "shuffled", check_shuffled, false }, { "fragmented", check_fragmented, false },
-	{ "iomem", check_iomem, false },      { "caching", check_caching, false },
-	{ "drivers", check_drivers, false },  { "neighbours", check_neighbours, false },
-	{ "lookups", check_lookups, false },  { "gone", check_gone, false },
-	{ "read-only", check_read_only, false }, { "contended", check_contended, false },
+	{ "whole", check_whole, ANY },		{ "large", check_large, ANY },
+	{ "end", check_end, ANY },		{ "odd", check_odd, ANY },
+	{ "advised", check_advised, ANY },	{ "vram", check_vram, GPU },
+	{ "unmap", check_unmap, ANY },		{ "protect", check_protect, ANY },
+	{ "move", check_move, ANY },		{ "fork", check_fork, ANY },
+	{ "private", check_private, ANY },	{ "middle", check_middle, TEST },
+	{ "shuffled", check_shuffled, TEST },	{ "fragmented", check_fragmented, TEST },
+	{ "iomem", check_iomem, TEST },		{ "caching", check_caching, TEST },
+	{ "drivers", check_drivers, TEST },	{ "neighbours", check_neighbours, TEST },
+	{ "lookups", check_lookups, TEST },	{ "gone", check_gone, TEST },
+	{ "read-only", check_read_only, TEST },	{ "contended", check_contended, TEST },
 };
+
+static bool is_for_driver(enum taker taker)
+{
+	return taker == ANY || (taker == TEST ? test_driver : !test_driver && !strcmp(driver, "amdgpu"));
+}
 
 int main(int argc, char **argv)
 {
@@ -695,7 +711,7 @@ int main(int argc, char **argv)
 		return skip(NO_NODE);
 	test_driver = test_driver_is_loaded();
 	for (unsigned int i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
-		if ((only && strcmp(only, checks[i].name)) || (!test_driver && !checks[i].any_driver))
+		if ((only && strcmp(only, checks[i].name)) || !is_for_driver(checks[i].taker))
 			continue;
 		if (list)
 			puts(checks[i].name);
