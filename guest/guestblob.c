@@ -27,6 +27,7 @@ struct options {
 	const char *node;
 	const char *format;
 	const char *output;
+	const char *uses;
 	uint64_t size;
 	uint64_t count;
 	uint64_t live;
@@ -37,7 +38,7 @@ struct options {
 /* By their number, for getopt_long() and for the set of those that were given. */
 enum option_id {
 	NODE, SIZE, COUNT, LIVE, WIDTH, HEIGHT, FORMAT, OUTPUT, SCREEN, HOLD, REFERENCE,
-	NO_GUEST_HANDLE, JSON, OPTIONS,
+	NO_GUEST_HANDLE, USE, JSON, OPTIONS,
 };
 
 #define TAKES(option) (1u << (option))
@@ -70,10 +71,12 @@ static void help(FILE *out)
 	      "  --count N         how many blobs (check: 1, stress: 1000)\n"
 	      "  --width N, --height N  size of the picture (default: the screen's, or 1280 x 800)\n"
 	      "  --format NAME     image: its DRM format (default: XRGB8888)\n"
+	      "  --use NAME[,NAME]... image: what for: scanout, rendering, texturing, read-often,\n"
+	      "                    write-often (default: texturing)\n"
 	      "  --no-guest-handle image: ignore the kernel's parameter 8, which minigbm misreads\n"
 	      "  --screen          paint: put the blob on the screen\n"
-	      "  --hold            paint, check: keep the blob until standard input has a line or\n"
-	      "                    ends; check: and check it again\n"
+	      "  --hold            paint, check, image: keep the blob until standard input has a line\n"
+	      "                    or ends; check: and check it again\n"
 	      "  --live N          stress: beside N others that stay\n"
 	      "  --output FILE     paint: write the picture to FILE, as PPM\n"
 	      "  --reference       paint: draw into plain memory, with no device\n"
@@ -125,6 +128,7 @@ static const struct option names[OPTIONS + 1] = {
 	[SCREEN] = { "screen", no_argument, NULL, SCREEN },
 	[HOLD] = { "hold", no_argument, NULL, HOLD },
 	[REFERENCE] = { "reference", no_argument, NULL, REFERENCE },
+	[USE] = { "use", required_argument, NULL, USE },
 	[NO_GUEST_HANDLE] = { "no-guest-handle", no_argument, NULL, NO_GUEST_HANDLE },
 	[JSON] = { "json", no_argument, NULL, JSON },
 };
@@ -140,6 +144,7 @@ static int set_option(struct options *options, int option)
 	case HEIGHT: return parse_dimension(optarg, &options->height);
 	case FORMAT: options->format = optarg; return 0;
 	case OUTPUT: options->output = optarg; return 0;
+	case USE: options->uses = optarg; return 0;
 	case SCREEN: options->screen = true; return 0;
 	case HOLD: options->hold = true; return 0;
 	case REFERENCE: options->reference = true; return 0;
@@ -431,11 +436,15 @@ static int image(const struct options *options)
 	struct image image;
 	struct blob blob;
 	char path[256];
-	int node = blob_open_node(options->node, path, sizeof(path));
 	uint64_t wrong;
+	uint32_t uses;
 	uint8_t *data;
+	int node;
 
-	if (node < 0 || image_query(node, format, width, height, &image) ||
+	if (image_parse_uses(options->uses ? options->uses : "texturing", &uses))
+		return 2;
+	node = blob_open_node(options->node, path, sizeof(path));
+	if (node < 0 || image_query(node, format, width, height, uses, &image) ||
 	    image_create(node, &image, options->guest_handle, &blob) || map_export(&blob, &data))
 		return 1;
 	write_image(blob.data, &image);
@@ -452,6 +461,9 @@ static int image(const struct options *options)
 		       image.plane[i].stride, image.plane[i].offset);
 	}
 	puts(options->json ? "]}" : "");
+	fflush(stdout);
+	if (options->hold)
+		wait_for_line();
 	blob_destroy(&blob);
 	close(node);
 	return wrong ? 1 : 0;
@@ -548,7 +560,8 @@ int main(int argc, char **argv)
 		  TAKES(REFERENCE), TAKES(WIDTH) | TAKES(HEIGHT) | TAKES(OUTPUT) },
 		{ "check", check, TAKES(NODE) | TAKES(SIZE) | TAKES(COUNT) | TAKES(HOLD) | TAKES(JSON), 0, 0 },
 		{ "image", image,
-		  TAKES(NODE) | TAKES(FORMAT) | TAKES(WIDTH) | TAKES(HEIGHT) | TAKES(NO_GUEST_HANDLE) | TAKES(JSON), 0, 0 },
+		  TAKES(NODE) | TAKES(FORMAT) | TAKES(WIDTH) | TAKES(HEIGHT) | TAKES(USE) | TAKES(NO_GUEST_HANDLE) | TAKES(HOLD) |
+		  TAKES(JSON), 0, 0 },
 		{ "stress", stress, TAKES(NODE) | TAKES(SIZE) | TAKES(COUNT) | TAKES(LIVE) | TAKES(JSON), 0, 0 },
 	};
 	struct options options = { .guest_handle = true };

@@ -18,7 +18,6 @@
 #include <xf86drm.h>
 
 #define CAPSET_CROSS_DOMAIN 5
-#define USE_TEXTURING (1u << 5)
 
 /*
  * Only in ChromeOS's kernels. Linux has had another parameter by that number since
@@ -41,6 +40,15 @@ static const struct format {
 	{ "P010", DRM_FORMAT_P010, 2, { 2, 4 } },
 	{ "YVU420", DRM_FORMAT_YVU420, 3, { 1, 1, 1 } },
 	{ "YUYV", DRM_FORMAT_YUYV, 1, { 2 } }, /* for a refusal: the device has no such images */
+};
+
+/* BO_USE_* of minigbm */
+static const struct use {
+	const char *name;
+	uint32_t flag;
+} known_uses[] = {
+	{ "scanout", 1u << 0 },	   { "rendering", 1u << 2 },   { "texturing", 1u << 5 },
+	{ "read-often", 1u << 9 }, { "write-often", 1u << 11 },
 };
 
 /* What the device writes to the ring. */
@@ -72,6 +80,39 @@ const char *image_formats(void)
 		strncat(text, formats[i].name, sizeof(text) - strlen(text) - 1);
 	}
 	return text;
+}
+
+const char *image_uses(void)
+{
+	static char text[128];
+
+	text[0] = '\0';
+	for (unsigned int i = 0; i < sizeof(known_uses) / sizeof(known_uses[0]); i++) {
+		strncat(text, i ? ", " : "", sizeof(text) - strlen(text) - 1);
+		strncat(text, known_uses[i].name, sizeof(text) - strlen(text) - 1);
+	}
+	return text;
+}
+
+int image_parse_uses(const char *list, uint32_t *uses)
+{
+	*uses = 0;
+	while (*list) {
+		size_t length = strcspn(list, ",");
+		uint32_t flag = 0;
+
+		for (unsigned int i = 0; i < sizeof(known_uses) / sizeof(known_uses[0]); i++) {
+			if (length == strlen(known_uses[i].name) && !strncmp(list, known_uses[i].name, length))
+				flag = known_uses[i].flag;
+		}
+		if (!flag) {
+			warnx("unknown use %.*s: %s", (int)length, list, image_uses());
+			return -EINVAL;
+		}
+		*uses |= flag;
+		list += length + (list[length] == ',');
+	}
+	return 0;
 }
 
 static int fail(const char *what)
@@ -178,10 +219,10 @@ static void describe(const struct format *format, uint32_t width, uint32_t heigh
 }
 
 static int ask(const struct ring *ring, const struct format *format, uint32_t width, uint32_t height,
-	       struct image *image)
+	       uint32_t uses, struct image *image)
 {
 	const uint32_t initialize[] = { 1 | 16 << 16, 0, ring->resource, 0 };
-	const uint32_t get[] = { 2 | 24 << 16, 0, width, height, format->format, USE_TEXTURING };
+	const uint32_t get[] = { 2 | 24 << 16, 0, width, height, format->format, uses };
 	struct requirements answer;
 	int result = submit(ring, initialize, sizeof(initialize));
 
@@ -202,7 +243,8 @@ static int ask(const struct ring *ring, const struct format *format, uint32_t wi
 	return 0;
 }
 
-int image_query(int node, const char *name, uint32_t width, uint32_t height, struct image *image)
+int image_query(int node, const char *name, uint32_t width, uint32_t height, uint32_t uses,
+		struct image *image)
 {
 	const struct format *format = NULL;
 	struct ring ring;
@@ -220,7 +262,7 @@ int image_query(int node, const char *name, uint32_t width, uint32_t height, str
 	if (!result)
 		result = make_ring(node, &ring);
 	/* The ring stays until the node is closed. */
-	return result ? result : ask(&ring, format, width, height, image);
+	return result ? result : ask(&ring, format, width, height, uses, image);
 }
 
 int image_create(int node, const struct image *image, bool guest_handle, struct blob *blob)

@@ -24,12 +24,19 @@ struct image {
 /* The formats that image_query() knows, as one string for a message. */
 const char *image_formats(void);
 
+/* What minigbm is told that an image is for, as one string for a message. */
+const char *image_uses(void);
+
+/* The flags for a list of uses, with commas. Returns 0, or -EINVAL after a message. */
+int image_parse_uses(const char *list, uint32_t *uses);
+
 /*
- * Ask the device for an image of a DRM format. The node must be one that nothing was
+ * Ask the device for an image of a DRM format, for the given uses. The node must be one that nothing was
  * done with yet: it gets a context of the capset. Returns 0, or a negative errno after
  * a message on stderr, also if the layout that the device answers with can't be true.
  */
-int image_query(int node, const char *format, uint32_t width, uint32_t height, struct image *image);
+int image_query(int node, const char *format, uint32_t width, uint32_t height, uint32_t uses,
+		struct image *image);
 
 /*
  * Make such an image, with what minigbm asks for. It takes the kernel's parameter 8 for

@@ -13,13 +13,16 @@
 #define LINE_PIXELS 1024
 #define LINE_BYTES 4096
 
-static int allocate(struct hostblob_allocator *allocator, uint64_t size, struct hostblob_buffer *buffer)
+static int allocate(struct hostblob_allocator *allocator, const struct hostblob_request *request,
+		    struct hostblob_buffer *buffer, char *error, unsigned int error_size)
 {
+	uint64_t size = request->size;
 	int node = ((struct node_allocator *)allocator)->node;
 	uint32_t handle, pitch;
 	uint64_t real_size;
 	int fd, result;
 
+	(void)error, (void)error_size;
 	if (size % LINE_BYTES || size / LINE_BYTES > UINT32_MAX)
 		return -EINVAL;
 	result = drmModeCreateDumbBuffer(node, LINE_PIXELS, (uint32_t)(size / LINE_BYTES), 32, 0, &handle,

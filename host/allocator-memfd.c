@@ -10,11 +10,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static int allocate(struct hostblob_allocator *allocator, uint64_t size, struct hostblob_buffer *buffer)
+static int allocate(struct hostblob_allocator *allocator, const struct hostblob_request *request,
+		    struct hostblob_buffer *buffer, char *message, unsigned int message_size)
 {
+	uint64_t size = request->size;
 	int fd, error;
 
-	(void)allocator;
+	(void)allocator, (void)message, (void)message_size;
 	if (size > INT64_MAX)
 		return -ENOMEM;
 	fd = memfd_create("hostblob", MFD_CLOEXEC | MFD_ALLOW_SEALING);

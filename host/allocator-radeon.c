@@ -10,8 +10,10 @@
 #include <radeon_drm.h>
 #include <xf86drm.h>
 
-static int allocate(struct hostblob_allocator *allocator, uint64_t size, struct hostblob_buffer *buffer)
+static int allocate(struct hostblob_allocator *allocator, const struct hostblob_request *request,
+		    struct hostblob_buffer *buffer, char *error, unsigned int error_size)
 {
+	uint64_t size = request->size;
 	int node = ((struct node_allocator *)allocator)->node;
 	struct drm_radeon_gem_create create = {
 		.size = size,
@@ -20,6 +22,7 @@ static int allocate(struct hostblob_allocator *allocator, uint64_t size, struct 
 	};
 	int fd, result = drmCommandWriteRead(node, DRM_RADEON_GEM_CREATE, &create, sizeof(create));
 
+	(void)error, (void)error_size;
 	if (result)
 		return result;
 	fd = hostblob_allocator_export(node, create.handle);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * Chooses the allocator for a DRM node by its driver. A driver is listed only if
- * it is known that what the allocator gets from it is system memory in pages
- * that the CPU caches; the memory types of others differ from card to card.
+ * it is known of what memory type its buffers are; those of others differ from card
+ * to card.
  */
 #include "allocator.h"
 

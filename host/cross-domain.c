@@ -54,7 +54,7 @@ struct image {
 	uint32_t width;
 	uint32_t height;
 	uint32_t format; /* DRM_FORMAT_* */
-	uint32_t flags;	 /* BO_USE_* of ChromeOS's minigbm */
+	uint32_t flags;	 /* CROSS_DOMAIN_USE_*, and others */
 };
 
 struct get_image_requirements {
@@ -76,9 +76,6 @@ struct image_requirements {
 _Static_assert(sizeof(struct init_first) == 16 && sizeof(struct init) == 20 && sizeof(struct init_uuid) == 36 &&
 	       sizeof(struct get_image_requirements) == 24 && sizeof(struct image_requirements) == 64,
 	       "structs are the wire format");
-
-/* Memory that not even the CPU can read: there is none. */
-#define USE_PROTECTED (1u << 8)
 
 /* AMD's GPUs take linear images whose rows and planes begin at multiples of this. */
 #define ALIGNMENT 256u
@@ -147,6 +144,11 @@ uint64_t hostblob_cross_domain_item_size(const struct cross_domain *state, uint6
 	return blob_id && blob_id <= state->count ? state->items[blob_id - 1].size : 0;
 }
 
+uint32_t hostblob_cross_domain_uses(const struct cross_domain *state, uint64_t blob_id)
+{
+	return state ? state->items[blob_id - 1].image.flags : CROSS_DOMAIN_USE_CPU_READ;
+}
+
 static int init(struct cross_domain *state, const struct cross_domain_host *host, const void *command,
 		uint16_t size)
 {
@@ -202,7 +204,7 @@ static int lay_out(const struct image *image, const struct cross_domain_host *ho
 	const struct format *format = find_format(image->format);
 	uint64_t stride, offset = 0;
 
-	if (!format || (image->flags & USE_PROTECTED))
+	if (!format || (image->flags & CROSS_DOMAIN_USE_PROTECTED))
 		return -ENOTSUP;
 	if (!image->width || !image->height)
 		return -EINVAL;
@@ -222,8 +224,8 @@ static int lay_out(const struct image *image, const struct cross_domain_host *ho
 		return -ENOSPC;
 	requirements->modifier = DRM_FORMAT_MOD_LINEAR;
 	requirements->size = align(offset, host->page_size);
-	/* What each allocator asks its driver for. The answer to MAP_BLOB says what came of it. */
-	requirements->map_info = HOSTBLOB_CACHED;
+	/* The answer to MAP_BLOB says what came of it. */
+	requirements->map_info = host->caching(host->opaque, image->flags);
 	requirements->memory_idx = -1;
 	requirements->physical_device_idx = -1;
 	return requirements->size > host->max_bytes ? -ENOSPC : 0;

@@ -77,9 +77,10 @@ struct hostblob_creation {
 	struct resource *resource;	/* NULL: cancelled */
 	LIST_ENTRY(hostblob_creation) of_device;
 	struct hostblob_allocator *allocator;
-	uint64_t size;
+	struct hostblob_request request;
 	int result; /* of the allocator */
 	struct hostblob_buffer buffer;
+	char error[160]; /* of the allocator: empty if it has nothing to add */
 };
 
 struct hostblob_device {
@@ -152,7 +153,7 @@ static struct resource *find_blob(const struct hostblob_device *device, uint32_t
 /* A guest can repeat what fails for as long as it likes: the log grows slower. */
 static void log_failure(struct hostblob_device *device, const char *what, uint64_t size, const char *why)
 {
-	char line[160];
+	char line[320];
 
 	device->failures++;
 	if (!device->config.log || (device->failures & (device->failures - 1)))
@@ -483,6 +484,21 @@ static int check_new_blob(struct hostblob_device *device, const struct context *
 	return has_room(device, context, size) ? 0 : -ENOSPC;
 }
 
+/* The memory that suits what a guest will do with it, @uses of hostblob_cross_domain_uses(). */
+static struct hostblob_request describe(const struct hostblob_device *device, uint64_t size, uint32_t uses)
+{
+	const struct hostblob_config *config = &device->config;
+	bool scanout = uses & CROSS_DOMAIN_USE_SCANOUT;
+
+	return (struct hostblob_request){
+		.struct_size = sizeof(struct hostblob_request),
+		.size = size,
+		.cached = config->cached_only || (uses & CROSS_DOMAIN_USE_CPU_READ) ||
+			  (scanout && config->scanout_by_cpu),
+		.scanout = scanout && !config->scanout_by_cpu,
+	};
+}
+
 int hostblob_creation_begin(struct hostblob_device *device, uint32_t context_id, uint32_t resource_id,
 			    uint32_t blob_flags, uint64_t blob_id, uint64_t size,
 			    struct hostblob_creation **result)
@@ -518,7 +534,7 @@ int hostblob_creation_begin(struct hostblob_device *device, uint32_t context_id,
 	creation->device = device;
 	creation->resource = resource;
 	creation->allocator = device->config.allocator;
-	creation->size = size;
+	creation->request = describe(device, size, hostblob_cross_domain_uses(context->cross_domain, blob_id));
 	creation->result = -ECANCELED;
 	LIST_INSERT_HEAD(&device->creations, creation, of_device);
 	*result = creation;
@@ -529,7 +545,8 @@ void hostblob_creation_allocate(struct hostblob_creation *creation)
 {
 	struct hostblob_allocator *allocator = creation->allocator;
 
-	creation->result = allocator->ops->allocate(allocator, creation->size, &creation->buffer);
+	creation->result = allocator->ops->allocate(allocator, &creation->request, &creation->buffer,
+						    creation->error, sizeof(creation->error));
 }
 
 /* No attachment refers to the resource, as nobody else could find it. */
@@ -550,11 +567,12 @@ static int check_buffer(struct hostblob_creation *creation)
 
 	if (creation->result) {
 		if (creation->result != -ECANCELED)
-			log_failure(device, "allocating", creation->size, strerror(-creation->result));
+			log_failure(device, "allocating", creation->request.size,
+				    *creation->error ? creation->error : strerror(-creation->result));
 		return creation->result;
 	}
 	if (device->config.cached_only && creation->buffer.caching != HOSTBLOB_CACHED) {
-		log_failure(device, "allocating", creation->size,
+		log_failure(device, "allocating", creation->request.size,
 			    "it is not cached, and the guest would see it cached");
 		return -EOPNOTSUPP;
 	}
@@ -577,7 +595,7 @@ int hostblob_creation_finish(struct hostblob_creation *creation)
 		close(creation->buffer.fd);
 	if (device) {
 		device->usage.blobs--;
-		device->usage.bytes -= creation->size;
+		device->usage.bytes -= creation->request.size;
 	}
 done:
 	if (device)
@@ -733,6 +751,16 @@ static int write_ring(void *opaque, uint32_t resource_id, const void *data, uint
 	return guest->write(guest->opaque, resource_id, data, size);
 }
 
+static enum hostblob_caching expected_caching(void *opaque, uint32_t uses)
+{
+	const struct submitter *submitter = opaque;
+	const struct hostblob_config *config = &submitter->device->config;
+
+	return config->allocator->ops->write_combined && !describe(submitter->device, 0, uses).cached ?
+		       HOSTBLOB_WRITE_COMBINED :
+		       HOSTBLOB_CACHED;
+}
+
 static uint64_t max_image(const struct hostblob_device *device)
 {
 	const struct hostblob_limits *limits = &device->limits;
@@ -751,6 +779,7 @@ int hostblob_context_submit(struct hostblob_device *device, uint32_t context_id,
 		.max_items = device->limits.items,
 		.check_ring = check_ring,
 		.write = write_ring,
+		.caching = expected_caching,
 		.opaque = &submitter,
 	};
 

@@ -80,21 +80,42 @@ struct hostblob_buffer {
 struct hostblob_allocator;
 
 /**
+ * struct hostblob_request - what an allocator is asked for
+ * @struct_size: sizeof(struct hostblob_request)
+ * @size: bytes; a non-zero multiple of the page size
+ * @cached: CPUs will read it, or nobody knows who will: HOSTBLOB_CACHED, if the
+ *	allocator can
+ * @scanout: a display is to read it, without a copy. Memory that is best for that is
+ *	wanted, but other memory will do.
+ *
+ * The device fills it in. An allocator that knows one kind of memory looks at @size.
+ */
+struct hostblob_request {
+	size_t struct_size;
+	uint64_t size;
+	bool cached;
+	bool scanout;
+};
+
+/**
  * struct hostblob_allocator_ops - one kind of host memory
  * @struct_size: sizeof(struct hostblob_allocator_ops)
  * @name: what a user calls it: "memfd", "dumb", "radeon", "amdgpu"
- * @allocate: make a zero-filled buffer of exactly @size bytes, a non-zero
- *	multiple of the page size. The caller owns @buffer->fd and closes it;
- *	closing it, and unmapping what was mapped from it, frees the memory. May be
- *	called by any thread, and by several at a time.
+ * @allocate: make a zero-filled buffer of exactly the size of @request. The caller
+ *	owns @buffer->fd and closes it; closing it, and unmapping what was mapped from
+ *	it, frees the memory. On failure it may write a message of one line to @error,
+ *	of @error_size bytes, that names the cause and the way out, where the result
+ *	alone does not. May be called by any thread, and by several at a time.
  * @destroy: free the allocator; buffers outlive it.
+ * @write_combined: what need not be cached is HOSTBLOB_WRITE_COMBINED
  */
 struct hostblob_allocator_ops {
 	size_t struct_size;
 	const char *name;
-	int (*allocate)(struct hostblob_allocator *allocator, uint64_t size,
-			struct hostblob_buffer *buffer);
+	int (*allocate)(struct hostblob_allocator *allocator, const struct hostblob_request *request,
+			struct hostblob_buffer *buffer, char *error, unsigned int error_size);
 	void (*destroy)(struct hostblob_allocator *allocator);
+	bool write_combined;
 };
 
 /**
@@ -289,6 +310,8 @@ HOSTBLOB_API void hostblob_limits_init(struct hostblob_limits *limits, size_t si
  *	failed, or for a buffer that @cached_only refuses; not each time, if it
  *	happens often, and never for what is the guest's fault. May be NULL.
  * @log_opaque: handed to @log
+ * @scanout_by_cpu: the VMM reads what it shows with the CPU. Images that a guest means
+ *	for a display are then cached, and else in the memory that a display reads best.
  */
 struct hostblob_config {
 	size_t struct_size;
@@ -300,6 +323,7 @@ struct hostblob_config {
 	bool cached_only;
 	void (*log)(void *opaque, const char *line);
 	void *log_opaque;
+	bool scanout_by_cpu;
 };
 
 struct hostblob_device;

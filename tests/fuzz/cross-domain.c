@@ -25,7 +25,14 @@
 #define ITEMS 4
 #define EVENTS 4096
 
-enum option { BEGIN = 1, DETACH = 2, REUSE = 4 };
+enum option {
+	BEGIN = 1,
+	DETACH = 2,
+	REUSE = 4,
+	CACHED_ONLY = 8,
+	SCANOUT_BY_CPU = 16,
+	WRITE_COMBINED = 32,
+};
 
 /* Bytes for one pixel in the first plane and for 2 x 2 in others, in any format. */
 static const struct {
@@ -60,19 +67,31 @@ struct image {
 };
 
 static struct {
+	uint8_t options;
 	bool attached, initialized;
 	uint32_t items;
 	struct image item[ITEMS];
 	uint64_t size[ITEMS];
+	const struct image *wanted; /* the allocator is called for it */
 } model;
 
 static struct answer written[EVENTS];
 static unsigned int writes;
 
-static int allocate(struct hostblob_allocator *allocator, uint64_t size, struct hostblob_buffer *buffer)
+static bool is_cached(const struct image *image)
 {
-	(void)allocator;
-	*buffer = (struct hostblob_buffer){ .size = size, .caching = HOSTBLOB_CACHED };
+	bool shown_by_cpu = (image->flags & 1) && (model.options & SCANOUT_BY_CPU);
+
+	return (model.options & CACHED_ONLY) || (image->flags & 1 << 9) || shown_by_cpu;
+}
+
+static int allocate(struct hostblob_allocator *allocator, const struct hostblob_request *request,
+		    struct hostblob_buffer *buffer, char *error, unsigned int error_size)
+{
+	(void)allocator, (void)error, (void)error_size;
+	CHECK(model.wanted && request->cached == is_cached(model.wanted));
+	CHECK(request->scanout == ((model.wanted->flags & 1) && !(model.options & SCANOUT_BY_CPU)));
+	*buffer = (struct hostblob_buffer){ .size = request->size, .caching = HOSTBLOB_CACHED };
 	buffer->fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 100);
 	return buffer->fd < 0 ? -errno : 0;
 }
@@ -146,7 +165,9 @@ static void check_image(const struct image *image, const struct answer *answer, 
 		CHECK(answer->offsets[plane] == offsets[plane]);
 	}
 	CHECK(!answer->strides[3] && !answer->offsets[3] && !answer->modifier);
-	CHECK(answer->size == size && answer->blob_id == id + 1 && answer->map_info == HOSTBLOB_CACHED);
+	CHECK(answer->size == size && answer->blob_id == id + 1);
+	CHECK(answer->map_info == ((model.options & WRITE_COMBINED) && !is_cached(image) ?
+					   HOSTBLOB_WRITE_COMBINED : HOSTBLOB_CACHED));
 	CHECK(answer->indices[0] == -1 && answer->indices[1] == -1);
 	if (id == model.items) {
 		model.item[id] = *image;
@@ -221,6 +242,7 @@ static void make_blobs(struct hostblob_device *device)
 	for (uint32_t id = 0; id <= ITEMS + 1; id++) {
 		uint64_t size = id && id <= model.items ? model.size[id - 1] : 0;
 
+		model.wanted = size ? &model.item[id - 1] : NULL;
 		CHECK(hostblob_blob_create(device, CONTEXT, BLOB, 1, id, size + PAGE));
 		CHECK(hostblob_blob_create(device, CONTEXT, BLOB, 1, id | 1ull << 32, size ? size : PAGE));
 		CHECK(hostblob_blob_create(device, CONTEXT, BLOB, 1, id, size) == (size ? 0 : -EINVAL));
@@ -230,11 +252,11 @@ static void make_blobs(struct hostblob_device *device)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const struct hostblob_allocator_ops ops = { .struct_size = sizeof(ops), .name = "model", .allocate = allocate };
+	struct hostblob_allocator_ops ops = { .struct_size = sizeof(ops), .name = "model", .allocate = allocate };
 	static const uint8_t begin[] = { 1, 0, 16, 0, 0, 0, 0, 0, RING, 0, 0, 0, 0, 0, 0, 0 };
 	struct hostblob_allocator allocator = { .ops = &ops };
 	struct hostblob_limits limits;
-	const struct hostblob_config config = {
+	struct hostblob_config config = {
 		.struct_size = sizeof(config),
 		.allocator = &allocator,
 		.guest = { .write = write_to_guest },
@@ -246,6 +268,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct hostblob_device *device;
 
 	memset(&model, 0, sizeof(model));
+	model.options = options;
+	ops.write_combined = options & WRITE_COMBINED;
+	config.cached_only = options & CACHED_ONLY;
+	config.scanout_by_cpu = options & SCANOUT_BY_CPU;
 	hostblob_limits_init(&limits, sizeof(limits));
 	limits.bytes = limits.blob_bytes = BYTES;
 	limits.items = ITEMS;

@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <linux/virtio_gpu.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -86,12 +87,14 @@ static int take_failure(void)
 	return failure;
 }
 
-static int allocate(struct hostblob_allocator *allocator, uint64_t size, struct hostblob_buffer *buffer)
+static int allocate(struct hostblob_allocator *allocator, const struct hostblob_request *request,
+		    struct hostblob_buffer *buffer, char *error, unsigned int error_size)
 {
-	uint64_t used = model.in_creation ? 0 : size / PAGE;
+	uint64_t size = request->size, used = model.in_creation ? 0 : size / PAGE;
 	int failure = take_failure();
 
 	(void)allocator;
+	snprintf(error, error_size, "%d", failure);
 	for (int i = 0; i < RESOURCES; i++)
 		used += model.resource[i].is_blob ? model.resource[i].pages : 0;
 	for (int i = 0; i < CREATIONS; i++)

@@ -86,7 +86,10 @@ static struct {
 	const char *driver; /* NULL: the node is none of DRM's */
 	int open_handles;
 	bool refuses, cannot_export, cannot_tell;
-	uint64_t domain, domain_flags; /* what amdgpu made of a request */
+	uint64_t asked_domain, asked_flags; /* of amdgpu */
+	uint64_t domain, domain_flags;	    /* what it made of them */
+	uint64_t visible, vram;
+	bool tells_no_memory;
 	int64_t more;		       /* bytes than were asked for */
 	uint64_t size;
 	uint64_t dumb_bytes;
@@ -129,8 +132,8 @@ FUNCTION(int, drmCommandWriteRead, (int node, unsigned long command, void *data,
 		radeon->handle = 1;
 	} else if (command == DRM_AMDGPU_GEM_CREATE) {
 		assert_int_equal(size, sizeof(*amdgpu));
-		assert_int_equal(amdgpu->in.domains, AMDGPU_GEM_DOMAIN_GTT);
-		assert_int_equal(amdgpu->in.domain_flags, 0);
+		drm.asked_domain = amdgpu->in.domains;
+		drm.asked_flags = amdgpu->in.domain_flags;
 		drm.size = amdgpu->in.bo_size;
 		amdgpu->out.handle = 1;
 	} else {
@@ -146,6 +149,26 @@ FUNCTION(int, drmCommandWriteRead, (int node, unsigned long command, void *data,
 		return 0;
 	}
 	drm.open_handles++;
+	return 0;
+}
+
+FUNCTION(int, drmCommandWrite, (int node, unsigned long command, void *data, unsigned long size))
+{
+	const struct drm_amdgpu_info *info = data;
+	struct drm_amdgpu_memory_info *memory = (void *)(uintptr_t)info->return_pointer;
+
+	(void)node;
+	assert_int_equal(command, DRM_AMDGPU_INFO);
+	assert_int_equal(size, sizeof(*info));
+	assert_int_equal(info->query, AMDGPU_INFO_MEMORY);
+	assert_int_equal(info->return_size, sizeof(*memory));
+	if (drm.tells_no_memory)
+		return -EINVAL;
+	*memory = (struct drm_amdgpu_memory_info){
+		.vram = { .total_heap_size = drm.vram },
+		.cpu_accessible_vram = { .total_heap_size = drm.visible },
+		.gtt = { .total_heap_size = 512 << 20, .heap_usage = 510 << 20 },
+	};
 	return 0;
 }
 
@@ -223,13 +246,23 @@ static struct hostblob_allocator *open_driver(const char *name)
 	return allocator;
 }
 
-static int allocate(struct hostblob_allocator *allocator, uint64_t size, struct hostblob_buffer *buffer)
-{
-	int result = allocator->ops->allocate(allocator, size, buffer);
+static char message[160];
 
+static int request(struct hostblob_allocator *allocator, struct hostblob_request what, struct hostblob_buffer *buffer)
+{
+	int result;
+
+	what.struct_size = sizeof(what);
+	message[0] = 0;
+	result = allocator->ops->allocate(allocator, &what, buffer, message, sizeof(message));
 	/* The dma-buf is what keeps the memory. */
 	assert_int_equal(drm.open_handles, 0);
 	return result;
+}
+
+static int allocate(struct hostblob_allocator *allocator, uint64_t size, struct hostblob_buffer *buffer)
+{
+	return request(allocator, (struct hostblob_request){ .size = size, .cached = true }, buffer);
 }
 
 static void each_known_driver_has_its_allocator(void **state)
@@ -291,7 +324,69 @@ static void drivers_that_fail_leave_no_handle(void **state)
 	assert_int_equal(count_files(), files);
 }
 
-/* Video memory would be worse than an error: KVM can't map it as it maps memory. */
+static void amdgpu_chooses_by_what_is_asked_for(void **state)
+{
+	const uint64_t wc = AMDGPU_GEM_CREATE_CPU_GTT_USWC, gtt = AMDGPU_GEM_DOMAIN_GTT;
+	const uint64_t vram = AMDGPU_GEM_DOMAIN_VRAM;
+	const uint64_t vram_flags = wc | AMDGPU_GEM_CREATE_CPU_ACCESS_REQUIRED | AMDGPU_GEM_CREATE_VRAM_CLEARED;
+	const struct {
+		bool cached, scanout, tells_no_memory;
+		uint64_t visible, vram, asked, asked_flags, domain;
+	} cases[] = {
+		{ true, false, false, 512, 512, gtt, 0, gtt },
+		{ true, true, false, 512, 512, gtt, 0, gtt },
+		{ false, false, false, 512, 512, gtt, wc, gtt },
+		{ false, true, false, 512, 512, vram, vram_flags, vram },
+		{ false, true, false, 512, 512, vram, vram_flags, vram | gtt },
+		{ false, true, false, 256, 512, gtt, wc, gtt },
+		{ false, true, false, 0, 0, gtt, wc, gtt },
+		{ false, true, true, 512, 512, gtt, wc, gtt },
+	};
+	struct hostblob_allocator *allocator = open_driver("amdgpu");
+	struct hostblob_buffer buffer;
+
+	(void)state;
+	assert_true(allocator->ops->write_combined);
+	for (unsigned int i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		drm.visible = cases[i].visible;
+		drm.vram = cases[i].vram;
+		drm.tells_no_memory = cases[i].tells_no_memory;
+		drm.domain = cases[i].domain;
+		drm.domain_flags = cases[i].cached ? 0 : cases[i].asked_flags;
+		assert_int_equal(request(allocator, (struct hostblob_request){ .size = PAGE, .cached = cases[i].cached,
+				 .scanout = cases[i].scanout }, &buffer), 0);
+		assert_int_equal(drm.asked_domain, cases[i].asked);
+		assert_int_equal(drm.asked_flags, cases[i].asked_flags);
+		assert_int_equal(buffer.caching, cases[i].cached ? HOSTBLOB_CACHED : HOSTBLOB_WRITE_COMBINED);
+		close(buffer.fd);
+	}
+	/* Its memory type would change with its place. */
+	drm.tells_no_memory = false;
+	drm.domain_flags = 0;
+	drm.domain = vram;
+	assert_int_equal(request(allocator, (struct hostblob_request){ .size = PAGE, .scanout = true }, &buffer), -ENODEV);
+	drm.domain = 0;
+	assert_int_equal(allocate(allocator, PAGE, &buffer), -ENODEV);
+	hostblob_allocator_close(allocator);
+}
+
+static void amdgpu_says_that_it_is_full(void **state)
+{
+	struct hostblob_allocator *allocator = open_driver("amdgpu");
+	struct hostblob_buffer buffer;
+
+	(void)state;
+	drm.refuses = true;
+	assert_int_equal(allocate(allocator, PAGE, &buffer), -ENOMEM);
+	assert_non_null(strstr(message, "510 of 512 MiB of GTT are in use"));
+	assert_non_null(strstr(message, "let guests have less"));
+	drm.tells_no_memory = true;
+	assert_int_equal(allocate(allocator, PAGE, &buffer), -ENOMEM);
+	assert_string_equal(message, "");
+	hostblob_allocator_close(allocator);
+}
+
+/* Nor may it be video memory that nobody asked for: KVM maps that as a device's. */
 static void amdgpu_tells_what_it_made(void **state)
 {
 	struct hostblob_allocator *allocator = open_driver("amdgpu");
@@ -340,7 +435,7 @@ static void memfd_larger_than_a_file_is_refused(void **state)
 
 	(void)state;
 	assert_int_equal(hostblob_allocator_open(NULL, -1, &allocator, error, sizeof(error)), 0);
-	assert_int_equal(allocator->ops->allocate(allocator, 1ull << 63, &buffer), -ENOMEM);
+	assert_int_equal(allocate(allocator, 1ull << 63, &buffer), -ENOMEM);
 	hostblob_allocator_close(allocator);
 }
 
@@ -485,6 +580,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(each_known_driver_has_its_allocator),
+		cmocka_unit_test(amdgpu_chooses_by_what_is_asked_for),
+		cmocka_unit_test(amdgpu_says_that_it_is_full),
 		cmocka_unit_test(other_drivers_are_refused),
 		cmocka_unit_test(drivers_that_fail_leave_no_handle),
 		cmocka_unit_test(amdgpu_tells_what_it_made),

@@ -141,6 +141,14 @@ static int teardown(void **state)
 	return 0;
 }
 
+static int allocate(struct fixture *fixture, uint64_t size, struct hostblob_buffer *buffer)
+{
+	const struct hostblob_request request = { .struct_size = sizeof(request), .size = size };
+	char error[256];
+
+	return fixture->allocator->ops->allocate(fixture->allocator, &request, buffer, error, sizeof(error));
+}
+
 static int create(struct fixture *fixture, uint32_t id, uint64_t pages)
 {
 	return hostblob_blob_create(fixture->device, 1, id, MAPPABLE, 0, pages * PAGE);
@@ -773,8 +781,8 @@ static void no_more_mappings_is_no_end(void **state)
 	volatile uint8_t *base = hostblob_window_base(window);
 	unsigned int mappings = count_mappings();
 
-	assert_int_equal(fixture->allocator->ops->allocate(fixture->allocator, size / 2, &large), 0);
-	assert_int_equal(fixture->allocator->ops->allocate(fixture->allocator, PAGE, &small), 0);
+	assert_int_equal(allocate(fixture, size / 2, &large), 0);
+	assert_int_equal(allocate(fixture, PAGE, &small), 0);
 	assert_int_equal(mapper.map(mapper.opaque, 0, &large), 0);
 	base[0] = base[size / 2 - 1] = 1;
 	base[size - 3 * PAGE] = 2;
@@ -823,12 +831,10 @@ static void refused_mapping_leaves_the_sink(void **state)
 	close(buffer.fd);
 }
 
-static int fail_to_allocate(struct hostblob_allocator *allocator, uint64_t size,
-			    struct hostblob_buffer *buffer)
+static int fail_to_allocate(struct hostblob_allocator *allocator, const struct hostblob_request *request,
+			    struct hostblob_buffer *buffer, char *error, unsigned int error_size)
 {
-	(void)allocator;
-	(void)size;
-	(void)buffer;
+	(void)allocator, (void)request, (void)buffer, (void)error, (void)error_size;
 	return -EIO;
 }
 
@@ -837,6 +843,42 @@ static void count_line(void *opaque, const char *line)
 	assert_non_null(strstr(line, "allocating a host blob of 4096 bytes failed: Input/output error"));
 	assert_null(strchr(line, '\n'));
 	++*(unsigned int *)opaque;
+}
+
+static int fail_and_explain(struct hostblob_allocator *allocator, const struct hostblob_request *request,
+			    struct hostblob_buffer *buffer, char *error, unsigned int error_size)
+{
+	(void)allocator, (void)request, (void)buffer;
+	memset(error, '.', error_size);
+	snprintf(error + error_size - sizeof("full"), sizeof("full"), "full");
+	return -ENOMEM;
+}
+
+static void take_line(void *line, const char *text)
+{
+	snprintf(line, 400, "%s", text);
+}
+
+/* Room for all that an allocator may write is in the line, too. */
+static void an_allocator_explains_its_failure(void **state)
+{
+	static const struct hostblob_allocator_ops ops = { .struct_size = sizeof(ops), .name = "full", .allocate = fail_and_explain };
+	struct hostblob_allocator full = { .ops = &ops };
+	char line[400] = "";
+	struct hostblob_limits limits = default_limits();
+	struct hostblob_config config = { .struct_size = sizeof(config), .allocator = &full, .limits = &limits,
+					  .log = take_line, .log_opaque = line };
+	struct hostblob_device *device;
+
+	(void)state;
+	limits.bytes = UINT64_MAX - 1;
+	limits.blob_bytes = UINT64_MAX - 1;
+	assert_int_equal(hostblob_device_create(&config, &device), 0);
+	assert_int_equal(hostblob_context_create(device, 1, 0), 0);
+	assert_int_equal(hostblob_blob_create(device, 1, 1, 0, 0, 0 - PAGE * 2), -ENOMEM);
+	assert_non_null(strstr(line, "allocating a host blob of 18446744073709543424 bytes failed: ..."));
+	assert_non_null(strstr(line, "full (failure 1)"));
+	hostblob_device_destroy(device);
 }
 
 static void failed_allocation_changes_nothing(void **state)
@@ -868,7 +910,7 @@ static void memfd_buffers_are_zero_and_sealed(void **state)
 	struct hostblob_buffer buffer;
 	uint8_t *data;
 
-	assert_int_equal(fixture->allocator->ops->allocate(fixture->allocator, 2 * PAGE, &buffer), 0);
+	assert_int_equal(allocate(fixture, 2 * PAGE, &buffer), 0);
 	assert_int_equal(buffer.caching, HOSTBLOB_CACHED);
 	assert_int_equal(ftruncate(buffer.fd, PAGE), -1);
 	assert_int_equal(ftruncate(buffer.fd, 3 * PAGE), -1);
@@ -921,7 +963,7 @@ static void lost_blob_has_other_memory_for_good(void **state)
 {
 	struct fixture *fixture = *state;
 	unsigned int files = count_files(), mappings = count_mappings();
-	struct hostblob_usage before;
+	struct hostblob_usage before, after;
 	struct hostblob_blob_info info;
 	uint8_t byte;
 
@@ -930,7 +972,8 @@ static void lost_blob_has_other_memory_for_good(void **state)
 	assert_int_equal(map(fixture, 1, 4 * PAGE), 0);
 	assert_int_equal(map(fixture, 2, 7 * PAGE), 0);
 	memset(fixture->base + 4 * PAGE, 0x5a, 4 * PAGE);
-	before = usage_of(fixture->device);
+	/* Not by usage_of(): a copy of a structure may leave out its padding. */
+	hostblob_device_usage(fixture->device, &before, sizeof(before));
 
 	assert_int_equal(hostblob_device_lose(fixture->device, 6 * PAGE + 123), 0);
 	for (uint64_t offset = 4 * PAGE; offset < 7 * PAGE; offset++)
@@ -940,7 +983,7 @@ static void lost_blob_has_other_memory_for_good(void **state)
 	assert_true(info.lost && info.mapped);
 	assert_int_equal(query(fixture->device, 2, &info), 0);
 	assert_false(info.lost);
-	struct hostblob_usage after = usage_of(fixture->device);
+	hostblob_device_usage(fixture->device, &after, sizeof(after));
 	assert_memory_equal(&before, &after, sizeof(before));
 
 	/* Its place stays its own, wherever the guest maps it. */
@@ -1082,19 +1125,19 @@ static void only_a_mapped_blob_is_lost_and_only_once(void **state)
 }
 
 /* What backs it can be taken away, unlike the library's own memory. */
-static int allocate_unsealed(struct hostblob_allocator *allocator, uint64_t size,
-			     struct hostblob_buffer *buffer)
+static int allocate_unsealed(struct hostblob_allocator *allocator, const struct hostblob_request *request,
+			     struct hostblob_buffer *buffer, char *error, unsigned int error_size)
 {
-	(void)allocator;
-	*buffer = (struct hostblob_buffer){ .size = size, .caching = HOSTBLOB_CACHED };
+	(void)allocator, (void)error, (void)error_size;
+	*buffer = (struct hostblob_buffer){ .size = request->size, .caching = HOSTBLOB_CACHED };
 	buffer->fd = memfd_create("unsealed", MFD_CLOEXEC);
-	return ftruncate(buffer->fd, (off_t)size);
+	return ftruncate(buffer->fd, (off_t)request->size);
 }
 
-static int allocate_write_combined(struct hostblob_allocator *allocator, uint64_t size,
-				   struct hostblob_buffer *buffer)
+static int allocate_write_combined(struct hostblob_allocator *allocator, const struct hostblob_request *request,
+				   struct hostblob_buffer *buffer, char *error, unsigned int error_size)
 {
-	int result = allocate_unsealed(allocator, size, buffer);
+	int result = allocate_unsealed(allocator, request, buffer, error, error_size);
 
 	buffer->caching = HOSTBLOB_WRITE_COMBINED;
 	return result;
@@ -1301,12 +1344,12 @@ static void creation_outlives_its_context(void **state)
 static pthread_barrier_t allocating;
 
 /* Two waits: one says that it has begun, the other lets it go on. */
-static int allocate_slowly(struct hostblob_allocator *allocator, uint64_t size,
-			   struct hostblob_buffer *buffer)
+static int allocate_slowly(struct hostblob_allocator *allocator, const struct hostblob_request *request,
+			   struct hostblob_buffer *buffer, char *error, unsigned int error_size)
 {
 	pthread_barrier_wait(&allocating);
 	pthread_barrier_wait(&allocating);
-	return allocate_unsealed(allocator, size, buffer);
+	return allocate_unsealed(allocator, request, buffer, error, error_size);
 }
 
 static void *allocate_in_thread(void *creation)
@@ -1603,6 +1646,70 @@ static void images_have_the_layout_of_their_format(void **state)
 	}
 }
 
+static struct hostblob_request requested;
+
+static int note_request(struct hostblob_allocator *allocator, const struct hostblob_request *request,
+			struct hostblob_buffer *buffer, char *error, unsigned int error_size)
+{
+	requested = *request;
+	return allocate_unsealed(allocator, request, buffer, error, error_size);
+}
+
+/* The memory suits what a guest will do with it, and who shows it. */
+static void images_are_in_memory_that_suits_them(void **state)
+{
+	enum { SCANOUT = 1, READ_OFTEN = 1 << 9, NO_IMAGE = 1 << 30, OTHERS = 0xfc };
+	static const struct {
+		bool cached_only, scanout_by_cpu;
+		uint32_t uses;
+		bool cached, scanout;
+	} cases[] = {
+		{ false, false, 0, false, false },
+		{ false, false, OTHERS, false, false },
+		{ false, false, SCANOUT, false, true },
+		{ false, false, READ_OFTEN, true, false },
+		{ false, false, SCANOUT | READ_OFTEN, true, true },
+		{ false, false, NO_IMAGE, true, false },
+		{ false, true, OTHERS, false, false },
+		{ false, true, SCANOUT | OTHERS, true, false },
+		{ true, false, OTHERS, true, false },
+		{ true, false, SCANOUT, true, true },
+	};
+	struct hostblob_allocator_ops ops = { .struct_size = sizeof(ops), .name = "noting", .allocate = note_request };
+	struct hostblob_allocator allocator = { .ops = &ops };
+
+	(void)state;
+	for (unsigned int i = 0; i < 2 * sizeof(cases) / sizeof(cases[0]); i++) {
+		bool write_combined = ops.write_combined = i % 2, image = cases[i / 2].uses != NO_IMAGE;
+		struct fixture fixture = { 0 };
+		const struct hostblob_config config = {
+			.struct_size = sizeof(config),
+			.allocator = &allocator,
+			.guest = { .write = write_to_guest, .opaque = &fixture },
+			.cached_only = cases[i / 2].cached_only,
+			.scanout_by_cpu = cases[i / 2].scanout_by_cpu,
+			.limits = &(struct hostblob_limits){ .struct_size = sizeof(struct hostblob_limits),
+				.bytes = WINDOW, .blobs = 1, .contexts = 2, .resources = 2, .attachments = 1,
+				.items = 1, .context_bytes = WINDOW, .context_blobs = 1, .blob_bytes = WINDOW },
+		};
+		struct requirements answer = { .size = 2 * PAGE, .map_info = HOSTBLOB_CACHED };
+
+		assert_int_equal(hostblob_device_create(&config, &fixture.device), 0);
+		assert_int_equal(hostblob_context_create(fixture.device, 3, 0), 0);
+		begin(&fixture, 2);
+		if (image)
+			assert_int_equal(ask(&fixture, 2, 32, 32, DRM_FORMAT_ARGB8888, cases[i / 2].uses, &answer), 0);
+		assert_int_equal(hostblob_blob_create(fixture.device, image ? 2 : 3, 1, 0, answer.blob_id,
+						      answer.size), 0);
+		assert_int_equal(requested.size, answer.size);
+		assert_int_equal(requested.cached, cases[i / 2].cached);
+		assert_int_equal(requested.scanout, cases[i / 2].scanout);
+		assert_int_equal(answer.map_info, write_combined && !requested.cached ? HOSTBLOB_WRITE_COMBINED :
+											HOSTBLOB_CACHED);
+		hostblob_device_destroy(fixture.device);
+	}
+}
+
 static void impossible_images_are_answered_with_zeros(void **state)
 {
 	static const struct {
@@ -1896,6 +2003,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(failed_allocation_changes_nothing),
 		WITH(memfd_buffers_are_zero_and_sealed),
 		cmocka_unit_test(allocators_say_what_is_wrong),
+		cmocka_unit_test(an_allocator_explains_its_failure),
+		cmocka_unit_test(images_are_in_memory_that_suits_them),
 		cmocka_unit_test(responses_are_those_of_the_specification),
 		WITH(lost_blob_has_other_memory_for_good),
 		cmocka_unit_test(lost_blobs_share_nothing),
