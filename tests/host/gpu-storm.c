@@ -177,8 +177,8 @@ static int fill_gtt(struct storm *storm)
 	}
 	if (!result)
 		result = wait_for_guest(storm);
-	for (unsigned int i = 0; i < FILLERS; i++)
-		gpu_buffer_destroy(&storm->gpu, &fillers[i]);
+	for (unsigned int i = FILLERS; i > 0; i--)
+		gpu_buffer_destroy(&storm->gpu, &fillers[i - 1]);
 	storm->by_limit = !strcmp(domain, "CPU");
 	if (result)
 		fprintf(stderr, "filling GTT: %s\n", strerror(-result));

@@ -18,9 +18,8 @@
 #define COPY_MOST 0x1ffffcu /* bytes of one packet, in whole dwords */
 #define COPY_DWORDS 7
 
-/* Buffers come one after the other here, from the beginning again when the end is reached. */
+/* Buffers come one after the other here. */
 #define ADDRESSES_BEGIN (1ull << 32)
-#define ADDRESSES_END (1ull << 35)
 
 static int open_node(void)
 {
@@ -93,8 +92,6 @@ int gpu_buffer_create(struct gpu *gpu, uint64_t size, uint32_t domain, struct gp
 
 	if (result)
 		return result;
-	if (gpu->next_address + size > ADDRESSES_END)
-		gpu->next_address = ADDRESSES_BEGIN;
 	*buffer = (struct gpu_buffer){ .handle = create.out.handle, .address = gpu->next_address, .size = size };
 	gpu->next_address += size;
 	map.in.handle = buffer->handle;
@@ -118,6 +115,12 @@ void gpu_buffer_destroy(struct gpu *gpu, struct gpu_buffer *buffer)
 	munmap(buffer->words, buffer->size);
 	drmCloseBufferHandle(gpu->node, buffer->handle);
 	buffer->words = NULL;
+	/*
+	 * Page tables that were used once stay, and each eviction from VRAM moves all of them: the
+	 * last one's address is the next one's.
+	 */
+	if (buffer->address + buffer->size == gpu->next_address)
+		gpu->next_address = buffer->address;
 }
 
 int gpu_buffer_export(const struct gpu *gpu, const struct gpu_buffer *buffer)
