@@ -488,14 +488,12 @@ static int check_new_blob(struct hostblob_device *device, const struct context *
 static struct hostblob_request describe(const struct hostblob_device *device, uint64_t size, uint32_t uses)
 {
 	const struct hostblob_config *config = &device->config;
-	bool scanout = uses & CROSS_DOMAIN_USE_SCANOUT;
 
 	return (struct hostblob_request){
 		.struct_size = sizeof(struct hostblob_request),
 		.size = size,
-		.cached = config->cached_only || (uses & CROSS_DOMAIN_USE_CPU_READ) ||
-			  (scanout && config->scanout_by_cpu),
-		.scanout = scanout && !config->scanout_by_cpu,
+		.cached = !config->uncached || config->cached_only || (uses & CROSS_DOMAIN_USE_CPU_READ),
+		.scanout = uses & CROSS_DOMAIN_USE_SCANOUT,
 	};
 }
 

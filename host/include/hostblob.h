@@ -310,8 +310,10 @@ HOSTBLOB_API void hostblob_limits_init(struct hostblob_limits *limits, size_t si
  *	failed, or for a buffer that @cached_only refuses; not each time, if it
  *	happens often, and never for what is the guest's fault. May be NULL.
  * @log_opaque: handed to @log
- * @scanout_by_cpu: the VMM reads what it shows with the CPU. Images that a guest means
- *	for a display are then cached, and else in the memory that a display reads best.
+ * @uncached: images of the guest's may be write-combined, or in video memory, where the
+ *	allocator has that and the guest does not say that its CPUs read them often. For
+ *	guests that are trusted: on AMD CPUs a guest may map such memory cached, and what
+ *	it leaves in the CPU's caches may be written to memory that others have by then.
  */
 struct hostblob_config {
 	size_t struct_size;
@@ -323,7 +325,7 @@ struct hostblob_config {
 	bool cached_only;
 	void (*log)(void *opaque, const char *line);
 	void *log_opaque;
-	bool scanout_by_cpu;
+	bool uncached;
 };
 
 struct hostblob_device;

@@ -30,7 +30,7 @@ enum option {
 	DETACH = 2,
 	REUSE = 4,
 	CACHED_ONLY = 8,
-	SCANOUT_BY_CPU = 16,
+	UNCACHED = 16,
 	WRITE_COMBINED = 32,
 };
 
@@ -80,9 +80,7 @@ static unsigned int writes;
 
 static bool is_cached(const struct image *image)
 {
-	bool shown_by_cpu = (image->flags & 1) && (model.options & SCANOUT_BY_CPU);
-
-	return (model.options & CACHED_ONLY) || (image->flags & 1 << 9) || shown_by_cpu;
+	return !(model.options & UNCACHED) || (model.options & CACHED_ONLY) || (image->flags & 1 << 9);
 }
 
 static int allocate(struct hostblob_allocator *allocator, const struct hostblob_request *request,
@@ -90,7 +88,7 @@ static int allocate(struct hostblob_allocator *allocator, const struct hostblob_
 {
 	(void)allocator, (void)error, (void)error_size;
 	CHECK(model.wanted && request->cached == is_cached(model.wanted));
-	CHECK(request->scanout == ((model.wanted->flags & 1) && !(model.options & SCANOUT_BY_CPU)));
+	CHECK(request->scanout == (model.wanted->flags & 1));
 	*buffer = (struct hostblob_buffer){ .size = request->size, .caching = HOSTBLOB_CACHED };
 	buffer->fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 100);
 	return buffer->fd < 0 ? -errno : 0;
@@ -271,7 +269,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	model.options = options;
 	ops.write_combined = options & WRITE_COMBINED;
 	config.cached_only = options & CACHED_ONLY;
-	config.scanout_by_cpu = options & SCANOUT_BY_CPU;
+	config.uncached = options & UNCACHED;
 	hostblob_limits_init(&limits, sizeof(limits));
 	limits.bytes = limits.blob_bytes = BYTES;
 	limits.items = ITEMS;

@@ -1655,25 +1655,25 @@ static int note_request(struct hostblob_allocator *allocator, const struct hostb
 	return allocate_unsealed(allocator, request, buffer, error, error_size);
 }
 
-/* The memory suits what a guest will do with it, and who shows it. */
+/* The memory suits what a guest will do with it, as far as the VMM trusts the guest. */
 static void images_are_in_memory_that_suits_them(void **state)
 {
 	enum { SCANOUT = 1, READ_OFTEN = 1 << 9, NO_IMAGE = 1 << 30, OTHERS = 0xfc };
 	static const struct {
-		bool cached_only, scanout_by_cpu;
+		bool cached_only, uncached;
 		uint32_t uses;
 		bool cached, scanout;
 	} cases[] = {
-		{ false, false, 0, false, false },
-		{ false, false, OTHERS, false, false },
-		{ false, false, SCANOUT, false, true },
-		{ false, false, READ_OFTEN, true, false },
-		{ false, false, SCANOUT | READ_OFTEN, true, true },
-		{ false, false, NO_IMAGE, true, false },
+		{ false, false, 0, true, false },
+		{ false, false, SCANOUT | OTHERS, true, true },
+		{ false, true, 0, false, false },
 		{ false, true, OTHERS, false, false },
-		{ false, true, SCANOUT | OTHERS, true, false },
-		{ true, false, OTHERS, true, false },
-		{ true, false, SCANOUT, true, true },
+		{ false, true, SCANOUT, false, true },
+		{ false, true, READ_OFTEN, true, false },
+		{ false, true, SCANOUT | READ_OFTEN, true, true },
+		{ false, true, NO_IMAGE, true, false },
+		{ true, true, OTHERS, true, false },
+		{ true, true, SCANOUT, true, true },
 	};
 	struct hostblob_allocator_ops ops = { .struct_size = sizeof(ops), .name = "noting", .allocate = note_request };
 	struct hostblob_allocator allocator = { .ops = &ops };
@@ -1687,7 +1687,7 @@ static void images_are_in_memory_that_suits_them(void **state)
 			.allocator = &allocator,
 			.guest = { .write = write_to_guest, .opaque = &fixture },
 			.cached_only = cases[i / 2].cached_only,
-			.scanout_by_cpu = cases[i / 2].scanout_by_cpu,
+			.uncached = cases[i / 2].uncached,
 			.limits = &(struct hostblob_limits){ .struct_size = sizeof(struct hostblob_limits),
 				.bytes = WINDOW, .blobs = 1, .contexts = 2, .resources = 2, .attachments = 1,
 				.items = 1, .context_bytes = WINDOW, .context_blobs = 1, .blob_bytes = WINDOW },
